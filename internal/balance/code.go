@@ -1,0 +1,74 @@
+package balance
+
+// Code is the outcome of a check or the error of a command, as records bear it.
+type Code string
+
+// The codes of a decision (messages: check result).
+const (
+	Included           Code = "included"
+	Overage            Code = "overage"
+	Unlimited          Code = "unlimited"
+	Flagged            Code = "flag"
+	NotEntitled        Code = "not_entitled"
+	InsufficientFunds  Code = "insufficient_balance"
+	MaxPurchaseReached Code = "max_purchase_reached"
+)
+
+// The codes of an error.
+const (
+	InvalidRequest       Code = "invalid_request"
+	CustomerNotFound     Code = "customer_not_found"
+	FeatureNotFound      Code = "feature_not_found"
+	EntityNotFound       Code = "entity_not_found"
+	FlagNotConsumable    Code = "flag_not_consumable"
+	AmountOutOfRange     Code = "amount_out_of_range"
+	ReplyTopicNotAllowed Code = "reply_topic_not_allowed"
+	DeadlineExceeded     Code = "deadline_exceeded"
+	PlanNotFound         Code = "plan_not_found"
+	BalanceNotFound      Code = "balance_not_found"
+	Conflict             Code = "conflict"
+)
+
+// Allowed says whether the code of a decision lets the customer pass.
+func (c Code) Allowed() bool {
+	switch c {
+	case Included, Overage, Unlimited, Flagged:
+		return true
+	}
+	return false
+}
+
+// IsError says whether the code is an error rather than a decision.
+func (c Code) IsError() bool {
+	switch c {
+	case Included, Overage, Unlimited, Flagged, NotEntitled, InsufficientFunds, MaxPurchaseReached:
+		return false
+	}
+	return true
+}
+
+// Error is a refusal with a message for the person who sent the request.
+type Error struct {
+	Code    Code
+	Message string
+}
+
+func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
+
+var explanations = map[Code]string{
+	NotEntitled:        "the customer has no balance of this feature; attach a plan that includes it or grant a balance",
+	InsufficientFunds:  "not enough is left",
+	MaxPurchaseReached: "the overage would pass its max_purchase",
+	CustomerNotFound:   "no such customer; create it with customer.put",
+	FeatureNotFound:    "the catalogue has no such feature",
+	EntityNotFound:     "the customer has no such entity; create it with entity.create",
+	FlagNotConsumable:  "a boolean feature cannot be consumed; leave send_event and lock out",
+	AmountOutOfRange:   "the amount, or the balance it would make, does not fit",
+	PlanNotFound:       "no such plan, or it is not attached",
+	BalanceNotFound:    "no such balance",
+	Conflict:           "it exists already, or differs from what is there",
+	InvalidRequest:     "an unlimited balance has neither remaining nor grant to change",
+}
+
+// NewError makes an error of a code that explains itself.
+func NewError(code Code) *Error { return &Error{code, explanations[code]} }

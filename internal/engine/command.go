@@ -1,0 +1,196 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/segmentio/kafka-go"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/store"
+	"tollgate/internal/wire"
+)
+
+// command is a command on its way.
+type command struct {
+	*request
+	wire.Command
+	replyTopic string
+	engine     *Engine
+	// asked are the features whose usage the command may make, by the index of
+	// the outcome's events, and the amount of each.
+	asked []asked
+	// extra adds the fields that only this command answers with.
+	extra func(*store.CommandOutcome) map[string]any
+}
+
+type asked struct {
+	feature *balance.Feature
+	units   int64
+}
+
+// commandTypes says how each command becomes a call.
+var commandTypes = map[string]func(*command) (store.Call, *balance.Error){
+	"customer.put":    (*command).customerPut,
+	"customer.get":    (*command).customerGet,
+	"customer.delete": (*command).customerDelete,
+	"plan.attach":     (*command).planAttach,
+	"plan.detach":     (*command).planDetach,
+	"entity.create":   (*command).entityCreate,
+	"entity.delete":   (*command).entityDelete,
+	"balance.grant":   (*command).balanceGrant,
+	"balance.update":  (*command).balanceUpdate,
+	"usage.track":     (*command).usageTrack,
+	"lock.finalize":   (*command).later,
+	"limits.set":      (*command).later,
+}
+
+func (e *Engine) prepareCommand(r *request) pending {
+	c := &command{request: r, engine: e}
+	topic, refusal := e.readHeaders(r, e.options.Topics.CommandResults)
+	c.replyTopic = topic
+	var err error
+	c.Command, err = wire.DecodeCommand(r.record.Value)
+	if reason := unreadable(err); reason != "" {
+		c.CustomerID = ""
+		return pending{ready: []kafka.Message{
+			c.refuse(&balance.Error{Code: balance.InvalidRequest, Message: reason}),
+			e.deadLetter(r.record, "unreadable", reason),
+		}}
+	}
+	if refusal == nil {
+		refusal = asError(err)
+	}
+	var call store.Call
+	if refusal == nil {
+		prepare, known := commandTypes[c.Type]
+		if !known {
+			refusal = invalid("there is no command %q", c.Type)
+		} else {
+			call, refusal = prepare(c)
+		}
+	}
+	if refusal != nil {
+		return pending{ready: []kafka.Message{c.refuse(refusal)}}
+	}
+	return pending{call: call, finish: c.finish}
+}
+
+func invalid(format string, args ...any) *balance.Error {
+	return &balance.Error{Code: balance.InvalidRequest, Message: fmt.Sprintf(format, args...)}
+}
+
+func (c *command) refuse(err *balance.Error) kafka.Message {
+	c.engine.observer.Commanded(c.label(), false)
+	result := &wire.CommandResult{
+		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Error: err, EvaluatedMs: c.now.UnixMilli(),
+	}
+	return result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)
+}
+
+// label is the command's type for metrics, where only known types may be labels.
+func (c *command) label() string {
+	if _, known := commandTypes[c.Type]; known {
+		return c.Type
+	}
+	return "unknown"
+}
+
+func (c *command) finish(reply store.Reply) ([]kafka.Message, error) {
+	outcome, err := store.DecodeCommand(reply)
+	if err != nil {
+		return nil, err
+	}
+	result := &wire.CommandResult{
+		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Pools: outcome.Pools, EvaluatedMs: outcome.EvaluatedMs,
+	}
+	if outcome.Code != "" {
+		result.Error = balance.NewError(outcome.Code)
+	}
+	base := wire.EventID(c.record, 0)
+	if outcome.Repeats {
+		base = string(outcome.Memo)
+	}
+	events, ids := c.events(outcome, base)
+	if c.extra != nil && outcome.Code == "" {
+		result.Extra = c.extra(outcome)
+	}
+	if len(ids) > 0 {
+		if result.Extra == nil {
+			result.Extra = map[string]any{}
+		}
+		result.Extra["usage_event_id"] = ids[0]
+		if len(ids) > 1 {
+			result.Extra["usage_event_ids"] = ids
+		}
+	}
+	c.engine.observer.Commanded(c.Type, result.Error == nil)
+	records := []kafka.Message{result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)}
+	if !outcome.Repeats {
+		for _, event := range events {
+			c.engine.observer.UsageEvent()
+			records = append(records, event.Encode(c.rules.catalog, c.engine.options.Topics.UsageEvents, &c.headers))
+		}
+	}
+	return records, nil
+}
+
+// events makes a usage event of everything that was deducted.
+func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Event, []string) {
+	var events []*wire.Event
+	var ids []string
+	for i := range outcome.Events {
+		usage := &outcome.Events[i]
+		if len(usage.Deductions) == 0 || usage.Index >= len(c.asked) {
+			continue
+		}
+		id := wire.NumberedEventID(base, len(events))
+		ids = append(ids, id)
+		entityID := c.EntityID
+		if c.Type != "usage.track" {
+			entityID = "" // a seat is the customer's
+		}
+		events = append(events, &wire.Event{
+			ID: id, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: entityID,
+			Feature: c.asked[usage.Index].feature, Value: c.asked[usage.Index].units, Properties: c.Properties,
+			Pool: &usage.Pool, PoolValue: usage.Amount, Deductions: usage.Deductions, EvaluatedMs: outcome.EvaluatedMs,
+		})
+	}
+	return events, ids
+}
+
+// step is what the command's call has in common with others.
+func (c *command) step(remember bool) store.Step {
+	var memo []byte
+	if c.headers.IdempotencyKey != "" {
+		memo = []byte(wire.EventID(c.record, 0))
+	}
+	return c.engine.step(c.request, c.CustomerID, remember, memo)
+}
+
+// metered finds a feature that has balances.
+func (c *command) metered() (*balance.Feature, *balance.Error) {
+	if c.FeatureID == "" {
+		return nil, invalid("feature_id is missing")
+	}
+	feature := c.rules.catalog.Feature(c.FeatureID)
+	switch {
+	case feature == nil:
+		return nil, balance.NewError(balance.FeatureNotFound)
+	case feature.Type == balance.Boolean:
+		return nil, invalid("%s is boolean: it has no balance; attach a plan that includes it", feature.ID)
+	}
+	return feature, nil
+}
+
+// units reads an amount of a feature.
+func units(field, text string, feature *balance.Feature) (int64, *balance.Error) {
+	n, err := balance.ParseUnits(text, feature.Precision)
+	if err != nil {
+		return 0, wire.AmountError(field, text, feature, err)
+	}
+	return n, nil
+}
+
+func (c *command) later() (store.Call, *balance.Error) {
+	return store.Call{}, invalid("%s is not available yet", c.Type)
+}

@@ -1,0 +1,148 @@
+// Package ops is what running the worker takes: metrics, health and logging.
+package ops
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/stream"
+)
+
+// Metrics are the worker's Prometheus metrics. No customer, entity or request id
+// is ever a label. It observes both engine and stream.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	checks       *prometheus.CounterVec
+	checkLatency prometheus.Histogram
+	batchSize    prometheus.Histogram
+	script       prometheus.Histogram
+	publish      *prometheus.HistogramVec
+	lag          *prometheus.GaugeVec
+	usageEvents  prometheus.Counter
+	commands     *prometheus.CounterVec
+	replays      prometheus.Counter
+	deadLetters  *prometheus.CounterVec
+	retries      *prometheus.CounterVec
+	inFlight     prometheus.Gauge
+	catalog      *prometheus.GaugeVec
+	checksTopic  string
+}
+
+const namespace = "tollgate"
+
+// Buckets of durations, in seconds: 100 µs to 13 s.
+var secondsBuckets = prometheus.ExponentialBuckets(0.0001, 2, 18)
+
+func histogram(name, help string, buckets []float64) prometheus.HistogramOpts {
+	return prometheus.HistogramOpts{
+		Namespace: namespace, Name: name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour,
+	}
+}
+
+// NewMetrics makes the metrics, on a registry of their own.
+func NewMetrics() *Metrics {
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}
+	}
+	gauge := func(name, help string) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}
+	}
+	m := &Metrics{
+		Registry:     prometheus.NewRegistry(),
+		checks:       prometheus.NewCounterVec(counter("checks_total", "Check requests decided."), []string{"allowed", "code"}),
+		checkLatency: prometheus.NewHistogram(histogram("check_latency_seconds", "From a request's record timestamp until its result is acknowledged.", secondsBuckets)),
+		batchSize:    prometheus.NewHistogram(histogram("batch_size", "Records decided together.", prometheus.ExponentialBuckets(1, 2, 14))),
+		script:       prometheus.NewHistogram(histogram("redis_script_seconds", "Redis round trip of a batch.", secondsBuckets)),
+		publish:      prometheus.NewHistogramVec(histogram("kafka_publish_seconds", "Until a request to publish is acknowledged.", secondsBuckets), []string{"topic"}),
+		lag:          prometheus.NewGaugeVec(gauge("kafka_lag", "Records not fetched yet."), []string{"topic", "partition"}),
+		usageEvents:  prometheus.NewCounter(counter("usage_events_total", "Usage events made.")),
+		commands:     prometheus.NewCounterVec(counter("commands_total", "Commands carried out or refused."), []string{"type", "ok"}),
+		replays:      prometheus.NewCounter(counter("replays_total", "Records that had been decided before, answered from the ledger.")),
+		deadLetters:  prometheus.NewCounterVec(counter("dead_letters_total", "Records sent to the dead-letter topic."), []string{"reason"}),
+		retries:      prometheus.NewCounterVec(counter("retries_total", "Further tries."), []string{"dependency"}),
+		inFlight:     prometheus.NewGauge(gauge("in_flight", "Records being decided or published.")),
+		catalog:      prometheus.NewGaugeVec(gauge("catalog_info", "The catalogue in force."), []string{"version"}),
+	}
+	m.Registry.MustRegister(
+		m.checks, m.checkLatency, m.batchSize, m.script, m.publish, m.lag, m.usageEvents, m.commands, m.replays,
+		m.deadLetters, m.retries, m.inFlight, m.catalog,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo(),
+	)
+	return m
+}
+
+// SetChecksTopic names the topic whose records count for check_latency_seconds.
+func (m *Metrics) SetChecksTopic(topic string) { m.checksTopic = topic }
+
+// SetCatalog names the catalogue in force.
+func (m *Metrics) SetCatalog(version string) {
+	m.catalog.Reset()
+	m.catalog.WithLabelValues(version).Set(1)
+}
+
+// Checked counts a decision.
+func (m *Metrics) Checked(code balance.Code, allowed bool) {
+	m.checks.WithLabelValues(strconv.FormatBool(allowed), string(code)).Inc()
+}
+
+// Commanded counts a command.
+func (m *Metrics) Commanded(kind string, ok bool) {
+	m.commands.WithLabelValues(kind, strconv.FormatBool(ok)).Inc()
+}
+
+// UsageEvent counts a usage event.
+func (m *Metrics) UsageEvent() { m.usageEvents.Inc() }
+
+// Replayed counts a record answered from the ledger.
+func (m *Metrics) Replayed() { m.replays.Inc() }
+
+// DeadLettered counts a dead letter.
+func (m *Metrics) DeadLettered(reason string) { m.deadLetters.WithLabelValues(reason).Inc() }
+
+// Batched notes a batch about to be decided.
+func (m *Metrics) Batched(records int) {
+	m.batchSize.Observe(float64(records))
+	m.inFlight.Add(float64(records))
+}
+
+// Scripted notes how long Redis took for a batch.
+func (m *Metrics) Scripted(took time.Duration) { m.script.Observe(took.Seconds()) }
+
+// RedisRetried counts another try at Redis.
+func (m *Metrics) RedisRetried() { m.retries.WithLabelValues("redis").Inc() }
+
+// Retried counts another try at Kafka.
+func (m *Metrics) Retried() { m.retries.WithLabelValues("kafka").Inc() }
+
+// Fetched notes a partition's lag.
+func (m *Metrics) Fetched(topic string, partition int, lag int64) {
+	m.lag.WithLabelValues(topic, strconv.Itoa(partition)).Set(float64(max(0, lag)))
+}
+
+// Dropped forgets a partition that is no longer ours.
+func (m *Metrics) Dropped(topic string, partition int) {
+	m.lag.DeleteLabelValues(topic, strconv.Itoa(partition))
+}
+
+// Published notes an acknowledged request.
+func (m *Metrics) Published(topic string, _ int, took time.Duration) {
+	m.publish.WithLabelValues(topic).Observe(took.Seconds())
+}
+
+// Settled notes that all of a batch is acknowledged.
+func (m *Metrics) Settled(batch stream.Batch) {
+	m.inFlight.Sub(float64(len(batch.Records)))
+	if batch.Topic != m.checksTopic {
+		return
+	}
+	now := time.Now()
+	for i := range batch.Records {
+		m.checkLatency.Observe(now.Sub(batch.Records[i].Time).Seconds())
+	}
+}

@@ -1,0 +1,224 @@
+// Package servertest gives tests a Kafka and a Redis: those that
+// TOLLGATE_TEST_KAFKA and TOLLGATE_TEST_REDIS point at (host:port), else the
+// embedded pair. The same tests run on both.
+package servertest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+
+	"tollgate/internal/embedded"
+	"tollgate/internal/stream"
+)
+
+// Environment variables that point tests at servers.
+const (
+	EnvKafka = "TOLLGATE_TEST_KAFKA"
+	EnvRedis = "TOLLGATE_TEST_REDIS"
+)
+
+var servers struct {
+	sync.Mutex
+	kafka, redis   string
+	broker         *embedded.Broker
+	embeddedRedis  *embedded.Redis
+	announcedKafka bool
+	announcedRedis bool
+}
+
+// Main runs the tests of a package and stops the servers that they made start.
+// It is for TestMain.
+func Main(m *testing.M) int {
+	code := m.Run()
+	servers.Lock()
+	defer servers.Unlock()
+	if servers.broker != nil {
+		servers.broker.Close()
+	}
+	if servers.embeddedRedis != nil {
+		servers.embeddedRedis.Close()
+	}
+	return code
+}
+
+// KafkaAddr is the address of a Kafka broker.
+func KafkaAddr(t testing.TB) string {
+	t.Helper()
+	servers.Lock()
+	defer servers.Unlock()
+	if servers.kafka == "" {
+		servers.kafka = os.Getenv(EnvKafka)
+	}
+	if servers.kafka == "" {
+		broker, err := embedded.StartBroker("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers.broker, servers.kafka = broker, broker.Addr
+	}
+	if !servers.announcedKafka {
+		servers.announcedKafka = true
+		announce("Kafka", servers.kafka, servers.broker != nil)
+	}
+	return servers.kafka
+}
+
+// RedisAddr is the address of a Redis.
+func RedisAddr(t testing.TB) string {
+	t.Helper()
+	servers.Lock()
+	defer servers.Unlock()
+	if servers.redis == "" {
+		servers.redis = os.Getenv(EnvRedis)
+	}
+	if servers.redis == "" {
+		server, err := embedded.StartMiniRedis("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers.embeddedRedis, servers.redis = server, server.Addr
+	}
+	if !servers.announcedRedis {
+		servers.announcedRedis = true
+		announce("Redis", servers.redis, servers.embeddedRedis != nil)
+	}
+	return servers.redis
+}
+
+func announce(what, addr string, isEmbedded bool) {
+	kind := "real"
+	if isEmbedded {
+		kind = "embedded"
+	}
+	fmt.Printf("servers: %s %s at %s\n", kind, what, addr)
+}
+
+// Redis is a client of the tests' Redis.
+func Redis(t testing.TB) *redis.Client {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: RedisAddr(t)})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// Broker is the tests' Kafka.
+func Broker(t testing.TB) stream.Broker {
+	t.Helper()
+	addr := KafkaAddr(t)
+	transport := &kafka.Transport{MetadataTTL: time.Second}
+	t.Cleanup(transport.CloseIdleConnections)
+	return stream.Broker{
+		Addresses: []string{addr},
+		Client:    &kafka.Client{Addr: kafka.TCP(addr), Transport: transport},
+		Dialer:    &kafka.Dialer{Timeout: 5 * time.Second, DualStack: true},
+	}
+}
+
+// Unique is a name that no other test uses, now or in another run.
+func Unique(name string) string { return name + "-" + rand.Text()[:10] }
+
+// Logger logs for the test, only where it runs verbosely.
+func Logger(t testing.TB) *slog.Logger {
+	out := io.Writer(io.Discard)
+	if testing.Verbose() {
+		out = t.Output()
+	}
+	return slog.New(slog.NewTextHandler(out, nil))
+}
+
+// CreateTopics creates topics with so many partitions.
+func CreateTopics(t testing.TB, broker stream.Broker, partitions int, names ...string) {
+	t.Helper()
+	var topics []stream.Topic
+	for _, name := range names {
+		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: 1, Retention: time.Hour})
+	}
+	if _, err := stream.CreateTopics(t.Context(), broker.Client, topics); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Drain is a topic read to its end, again and again.
+type Drain struct {
+	client    *kafka.Client
+	topic     string
+	positions []int64
+}
+
+// NewDrain begins at the topic's beginning.
+func NewDrain(t testing.TB, broker stream.Broker, topic string) *Drain {
+	t.Helper()
+	ids, err := stream.Partitions(t.Context(), broker.Client, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Drain{broker.Client, topic, make([]int64, len(ids))}
+}
+
+// Next returns what was written since the last call, up to the end that the
+// topic has now.
+func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
+	var out []kafka.Message
+	for partition := range d.positions {
+		end, err := d.end(ctx, partition)
+		if err != nil {
+			return nil, err
+		}
+		for d.positions[partition] < end {
+			records, err := d.fetch(ctx, partition)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, records...)
+		}
+	}
+	return out, nil
+}
+
+func (d *Drain) end(ctx context.Context, partition int) (int64, error) {
+	response, err := d.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{d.topic: {kafka.LastOffsetOf(partition)}},
+	})
+	if err != nil {
+		return 0, err
+	}
+	return response.Topics[d.topic][0].LastOffset, response.Topics[d.topic][0].Error
+}
+
+func (d *Drain) fetch(ctx context.Context, partition int) ([]kafka.Message, error) {
+	response, err := d.client.Fetch(ctx, &kafka.FetchRequest{
+		Topic: d.topic, Partition: partition, Offset: d.positions[partition], MinBytes: 1, MaxBytes: 8 << 20, MaxWait: time.Second,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if response.Error != nil {
+		return nil, response.Error
+	}
+	var out []kafka.Message
+	for {
+		record, err := response.Records.ReadRecord()
+		if err != nil { // io.EOF
+			return out, nil
+		}
+		key, _ := kafka.ReadAll(record.Key)
+		value, _ := kafka.ReadAll(record.Value)
+		if record.Offset >= d.positions[partition] {
+			d.positions[partition] = record.Offset + 1
+			out = append(out, kafka.Message{
+				Topic: d.topic, Partition: partition, Offset: record.Offset, Key: key, Value: value,
+				Headers: record.Headers, Time: record.Time,
+			})
+		}
+	}
+}

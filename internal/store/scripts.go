@@ -1,0 +1,68 @@
+package store
+
+import (
+	"embed"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed scripts/*.lua scripts/lib/*.lua
+var scriptFiles embed.FS
+
+var (
+	usesLine      = regexp.MustCompile(`(?m)^-- uses: (.+)$`)
+	positionTable = regexp.MustCompile(`(?s)local ([A-Z]+) = (\{(?:\s*\w+ = \d+,?(?:\s*--[^\n]*)?)+\s*\})\n`)
+	position      = regexp.MustCompile(`(\w+) = (\d+)`)
+	comment       = regexp.MustCompile(`--[^\n]*`)
+)
+
+// mustScript assembles scripts/<name>.lua: the libraries that its "uses" line
+// names, then the script itself. Tables that only name numbers are written out
+// as those numbers, so that a name costs nothing at run time. It panics where a
+// file does not fit together, which every start of the program would show.
+func mustScript(name string) *redis.Script {
+	main := mustRead("scripts/" + name + ".lua")
+	uses := usesLine.FindStringSubmatch(main)
+	if uses == nil {
+		panic(fmt.Sprintf("scripts/%s.lua has no line '-- uses: ...'", name))
+	}
+	var text strings.Builder
+	for _, library := range strings.Fields(uses[1]) {
+		text.WriteString(mustRead("scripts/lib/" + library + ".lua"))
+	}
+	text.WriteString(main)
+	return redis.NewScript(writeOutPositions(text.String()))
+}
+
+func writeOutPositions(text string) string {
+	positions := map[string]string{}
+	text = positionTable.ReplaceAllStringFunc(text, func(table string) string {
+		parts := positionTable.FindStringSubmatch(table)
+		for _, field := range position.FindAllStringSubmatch(comment.ReplaceAllString(parts[2], ""), -1) {
+			positions[parts[1]+"."+field[1]] = field[2]
+		}
+		return ""
+	})
+	for name := range positions {
+		table, _, _ := strings.Cut(name, ".")
+		use := regexp.MustCompile(`\b` + table + `\.(\w+)`)
+		text = use.ReplaceAllStringFunc(text, func(reference string) string {
+			if number, ok := positions[reference]; ok {
+				return number
+			}
+			return reference
+		})
+	}
+	return text
+}
+
+func mustRead(path string) string {
+	text, err := scriptFiles.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,69 @@
+-- What the scripts of commands share: their outcome, and a customer's state to work on.
+--
+-- Outcome: {mark, code, now, snapshots, events, extra}; code is '' where the command was
+-- carried out. An event: {index of the feature asked, code, need, amount, snapshot, lines}.
+local function snapshots_of(pools)
+  local list = {}
+  for i, pool in ipairs(pools) do list[i] = pool_snapshot(pool) end
+  return list
+end
+local function command_outcome(pools, events, extra)
+  return { MARK.decided, '', now, snapshots_of(pools), events, extra }
+end
+local function command_failure(code, pools, events)
+  return { MARK.decided, code, now, snapshots_of(pools or {}), events or {}, {} }
+end
+
+-- The pool of a feature as it stands, for the answer.
+local function current_pool(feature, entity)
+  local raw = redis.call('HMGET', KEYS[1], 'b' .. feature, balances_field(feature, entity), 'n' .. feature)
+  local entity_own, shared = entity ~= '' and raw[2], entity == '' and raw[3]
+  local pool = read_pool(KEYS[1], KEYS[2], feature, entity, raw[1], entity_own, shared, now, items)
+  for _, owner in ipairs(pool.owners) do write_owner(KEYS[1], feature, owner) end
+  return pool
+end
+
+-- Every pool that has a balance in it, as the customer or an entity sees it.
+local function current_pools(entity)
+  local features, pools = {}, {}
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    local kind = string.sub(field, 1, 1)
+    if kind == 'b' or (kind == 'n' and entity == '') then
+      features[string.sub(field, 2)] = true
+    elseif kind == 'B' and entity ~= '' then
+      local length, start = string.match(field, '^B(%d+):()')
+      local feature = string.sub(field, start, start + length - 1)
+      if string.sub(field, start + length) == entity then features[feature] = true end
+    end
+  end
+  for feature in pairs(features) do
+    local pool = current_pool(feature, entity)
+    if #pool.list > 0 then pools[#pools + 1] = pool end
+  end
+  return pools
+end
+
+local function unpacked(field) -- a packed list of the hash, empty where there is none
+  local packed = redis.call('HGET', KEYS[1], field)
+  return packed and cmsgpack.unpack(packed) or {}
+end
+local function store_list(field, list)
+  if #list == 0 then
+    redis.call('HDEL', KEYS[1], field)
+  else
+    redis.call('HSET', KEYS[1], field, cmsgpack.pack(list))
+  end
+end
+
+-- The customer's record, nil where there is none.
+local function read_customer()
+  local packed = redis.call('HGET', KEYS[1], 'c')
+  return packed and cmsgpack.unpack(packed) or nil
+end
+local function write_customer(record) redis.call('HSET', KEYS[1], 'c', cmsgpack.pack(record)) end
+local function next_seq(record)
+  record[C.seq] = record[C.seq] + 1
+  return record[C.seq]
+end
+
+local function entity_exists(entity) return redis.call('HEXISTS', KEYS[1], 'e' .. entity) == 1 end

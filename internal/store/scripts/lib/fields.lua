@@ -1,0 +1,89 @@
+-- The state of a customer, field by field. Arrays are packed with MessagePack;
+-- the tables below name their positions. The assembler (scripts.go) writes the
+-- number wherever a script says B.plan, so a name costs nothing at run time.
+--
+-- Every key of a customer bears the same hash tag, so one slot holds them all:
+--   <prefix>{<customer>}                    hash, see below
+--   <prefix>{<customer>}:e                  zset, entity ids by creation
+--   <prefix>{<customer>}:l:<topic>/<part>   list, outcomes not yet committed
+--   <prefix>{<customer>}:i:<kind>:<key>     string, outcome of an idempotency key
+--
+-- The hash, with <n> the length of the feature id in bytes:
+--   c                        the customer (C)
+--   p, P<entity>             plans attached to the customer, to an entity (list of P)
+--   e<entity>                an entity (E)
+--   b<feature>               the customer's balances of a feature (list of B, in deduction order)
+--   B<n>:<feature><entity>   an entity's balances of a feature (likewise)
+--   n<feature>               how many entities hold balances that the customer shares (B.shared)
+--   f<feature>               the customer's flags for a boolean feature (list of F)
+--   F<n>:<feature><entity>   an entity's flags
+--
+-- Amounts are integers in units of 10^-precision, times Unix milliseconds.
+
+-- A balance. Invariant: every amount is an integer in 0..MAX, and with
+--   usage     = included - included_left + prepaid - prepaid_left + over + from_rollovers
+--   remaining = included_left + prepaid_left + what its rollovers hold
+-- granted + rolled in = remaining + usage - over holds by construction.
+local B = {
+  plan = 1,             -- plan id, '' for a standalone grant
+  id = 2,               -- number of the item among the plan's items of this feature, or a grant's id
+  rank = 3,             -- 0 main plan, 1 add-on, 2 standalone grant
+  shared = 4,           -- 1: held by an entity, in the customer's pool too (a per-entity item)
+  seq = 5,              -- age: grows with every balance of the customer
+  anchor = 6,           -- periods are counted from here
+  unit = 7,             -- interval, see calendar.lua; 0: no reset, 9: one_off
+  count = 8,            -- intervals in a period
+  resets = 9,           -- next reset, 0: never
+  expires = 10,         -- 0: never
+  unlimited = 11,       -- 0 or 1; usage counts in over
+  overage = 12,         -- 0 or 1: may go beyond what was granted
+  max = 13,             -- max_purchase, -1: no bound
+  included = 14,        -- granted by the item or grant
+  prepaid = 15,         -- granted because it was bought
+  included_left = 16,
+  prepaid_left = 17,
+  over = 18,            -- consumed beyond what was granted
+  from_rollovers = 19,  -- consumed this period from rollovers
+  rollover_max = 20,    -- -1: nothing is rolled over
+  rollover_months = 21, -- 0: rollovers never expire
+  rollovers = 22,       -- list of R, oldest first
+}
+
+-- A rollover.
+local R = {
+  held = 1,    -- what it held when the period began
+  left = 2,    -- what is left of it
+  expires = 3, -- 0: never
+}
+
+-- A customer.
+local C = { created = 1, seq = 2, epoch = 3, name = 4, email = 5, metadata = 6 }
+
+-- An attached plan.
+local P = { id = 1, group = 2, rank = 3, started = 4, seq = 5, features = 6, quantities = 7, one_off = 8 }
+
+-- An entity.
+local E = { created = 1, feature = 2, name = 3 }
+
+-- A flag: a boolean feature that a plan includes.
+local F = { plan = 1, expires = 2 }
+
+-- A plan item as the worker hands it over from the catalogue.
+local I = {
+  feature = 1, number = 2, included = 3, unlimited = 4, overage = 5, max = 6,
+  unit = 7, count = 8, rollover_max = 9, rollover_months = 10,
+  seats = 11,   -- per_entity: the seat feature, '' otherwise
+  prepaid = 12, -- 1: adds the quantity bought
+  flag = 13,    -- 1: a boolean feature
+  kept = 14,    -- 1: non-consumable, its usage moves to the plan that follows
+}
+
+-- A line of a deduction, and its kinds.
+local D = { owner = 1, balance = 2, amount = 3, kind = 4 }
+local KIND = { rollover = 1, included = 2, prepaid = 3, overage = 4, unlimited = 5 }
+
+-- The largest amount: the last integer that a double counts exactly.
+local LIMIT = { max = 9007199254740991, rollovers = 366 }
+
+-- Intervals without a period.
+local UNIT = { none = 0, minute = 1, hour = 2, day = 3, week = 4, month = 5, quarter = 6, semi_annual = 7, year = 8, one_off = 9 }

@@ -1,0 +1,49 @@
+-- The ledger: outcomes of records whose offsets are not committed yet, so that a
+-- record processed again returns what it returned the first time, however late.
+--
+-- One list per customer and topic partition, an entry per record, oldest first:
+--   <offset>:<timestamp>:<generation>:<outcome>
+-- Entries below the committed offset are dropped by the next call; the last entry
+-- always stays, so that a record that comes late can be told from a new one.
+--
+-- Invariant: an outcome is there from the moment the record changed something until
+-- its offset is committed.
+local function entry_parts(entry)
+  local offset, timestamp, generation, outcome = string.match(entry, '^(%d+):(%-?%d+):(%d+):(.*)$')
+  return offset, timestamp, tonumber(generation), outcome
+end
+
+local function entry_offset(entry) return tonumber(string.match(entry, '^%d+')) end
+
+-- What the ledger says of the record: nil and the last entry's offset (nil: the
+-- ledger is empty) where it is new; {outcome} where it was applied before; {} where
+-- a later generation of the consumer group has been past it: then the caller has
+-- lost the partition, and the outcome was published and committed by another.
+local function recall(ledger, offset, timestamp, generation)
+  local tail = redis.call('LINDEX', ledger, -1)
+  if not tail then return nil, nil end
+  local last = entry_offset(tail)
+  if last < tonumber(offset) then return nil, last end
+  for _, entry in ipairs(redis.call('LRANGE', ledger, 0, -1)) do
+    local seen_offset, seen_timestamp, _, outcome = entry_parts(entry)
+    if seen_offset == offset and seen_timestamp == timestamp then return { outcome } end
+  end
+  local _, _, tail_generation = entry_parts(tail)
+  if tonumber(generation) < tail_generation then return {} end
+  return nil, last
+end
+
+-- Adds the outcome and drops what the committed offset has made superfluous.
+local function remember(ledger, last, committed, offset, timestamp, generation, outcome)
+  committed = tonumber(committed)
+  if last and last < committed then
+    redis.call('DEL', ledger)
+  elseif last then
+    local head = redis.call('LINDEX', ledger, 0)
+    while head and entry_offset(head) < committed do
+      redis.call('LPOP', ledger)
+      head = redis.call('LINDEX', ledger, 0)
+    end
+  end
+  redis.call('RPUSH', ledger, offset .. ':' .. timestamp .. ':' .. generation .. ':' .. outcome)
+end

@@ -1,0 +1,140 @@
+-- Pools: the live balances that one check may draw from (semantics: Which balances
+-- are in the pool, Allowed or not, Deduction order).
+--
+-- An owner is whose balances they are: {entity = '' for the customer, field, packed,
+-- balances, changed}. A pool is {feature, need, owners, list, owner_of, code}: list
+-- holds the balances in deduction order, owner_of[i] says whose list[i] is.
+local function balances_field(feature, entity)
+  if entity == '' then return 'b' .. feature end
+  return 'B' .. #feature .. ':' .. feature .. entity
+end
+
+-- The id that a user knows a balance by.
+local function balance_id(b, feature, entity)
+  if b[B.plan] == '' then return b[B.id] end
+  local number = b[B.id] > 1 and '#' .. b[B.id] or ''
+  return b[B.plan] .. '/' .. feature .. number .. (entity ~= '' and '@' .. entity or '')
+end
+
+-- Whether anything of the balance is due at now: an expiry or a reset.
+local function is_due(b, now)
+  if b[B.resets] > 0 and b[B.resets] <= now then return true end
+  if b[B.expires] > 0 and b[B.expires] <= now then return true end
+  for _, r in ipairs(b[B.rollovers]) do
+    if r[R.expires] > 0 and r[R.expires] <= now then return true end
+  end
+  return false
+end
+
+-- The order of one owner's balances, which they are stored in.
+local function deducted_before(a, b)
+  -- Average lengths, by unit; what never resets has none.
+  local AVERAGE_MS = { 60000, 3600000, 86400000, 604800000, 2629746000, 7889238000, 15778476000, 31556952000 }
+  if a[B.unlimited] ~= b[B.unlimited] then return a[B.unlimited] > b[B.unlimited] end
+  local a_period = (AVERAGE_MS[a[B.unit]] or math.huge) * a[B.count]
+  local b_period = (AVERAGE_MS[b[B.unit]] or math.huge) * b[B.count]
+  if a_period ~= b_period then return a_period < b_period end
+  if a[B.expires] ~= b[B.expires] then
+    if a[B.expires] == 0 or b[B.expires] == 0 then return b[B.expires] == 0 end
+    return a[B.expires] < b[B.expires]
+  end
+  if a[B.rank] ~= b[B.rank] then return a[B.rank] < b[B.rank] end
+  if a[B.overage] ~= b[B.overage] then return a[B.overage] < b[B.overage] end
+  return a[B.seq] < b[B.seq]
+end
+
+local function holds_shared(balances)
+  for _, b in ipairs(balances) do
+    if b[B.shared] == 1 then return true end
+  end
+  return false
+end
+
+-- Reads an owner's balances from what the hash holds: the expired are gone, resets due
+-- are applied.
+local function read_owner(feature, entity, packed, now, items)
+  local owner = { entity = entity, field = balances_field(feature, entity), packed = packed, balances = {}, changed = false, had_shared = false }
+  if not packed then return owner end
+  local balances = cmsgpack.unpack(packed)
+  owner.had_shared = entity ~= '' and holds_shared(balances)
+  local due = false
+  for i = 1, #balances do due = due or is_due(balances[i], now) end
+  if not due then
+    owner.balances = balances
+    return owner
+  end
+  local settle_balance = calendar()
+  for _, b in ipairs(balances) do
+    if b[B.expires] == 0 or b[B.expires] > now then
+      settle_balance(b, feature, now, items)
+      owner.balances[#owner.balances + 1] = b
+    end
+  end
+  table.sort(owner.balances, deducted_before)
+  owner.changed = true
+  return owner
+end
+
+-- Writes back what changed. Invariant: n<feature> is the number of entities with a
+-- shared balance, so that a customer without any never pays for looking.
+local function write_owner(customer, feature, owner)
+  if not owner.changed then return end
+  owner.changed = false
+  if #owner.balances == 0 then
+    owner.packed = false
+    redis.call('HDEL', customer, owner.field)
+  else
+    owner.packed = cmsgpack.pack(owner.balances)
+    redis.call('HSET', customer, owner.field, owner.packed)
+  end
+  local shared = holds_shared(owner.balances)
+  if owner.entity ~= '' and owner.had_shared ~= shared then
+    redis.call('HINCRBY', customer, 'n' .. feature, shared and 1 or -1)
+    owner.had_shared = shared
+  end
+end
+
+-- Reads the pool of a feature as the customer (entity '') or an entity sees it.
+-- own, entity_own: the packed balances of the customer and of the entity; shared: n<feature>.
+local function read_pool(customer, entities, feature, entity, own, entity_own, shared, now, items)
+  local pool = { feature = feature, owners = {}, list = {}, owner_of = {} }
+  local function add(owner, only_shared)
+    local n = #pool.owners + 1
+    pool.owners[n] = owner
+    for _, b in ipairs(owner.balances) do
+      if not only_shared or b[B.shared] == 1 then
+        pool.list[#pool.list + 1] = b
+        pool.owner_of[#pool.list] = n
+      end
+    end
+  end
+  if entity ~= '' then add(read_owner(feature, entity, entity_own, now, items)) end
+  add(read_owner(feature, '', own, now, items))
+  if entity == '' and shared and tonumber(shared) > 0 then
+    for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do
+      local packed = redis.call('HGET', customer, balances_field(feature, id))
+      if packed then add(read_owner(feature, id, packed, now, items), true) end
+    end
+  end
+  return pool
+end
+
+-- Decides need against the pool: a code, and whether it is allowed.
+local function decide(pool, need)
+  local list = pool.list
+  if #list == 0 then return 'not_entitled', false end
+  local available, bounded_by, unbounded, may_overage = 0, 0, false, false
+  for _, b in ipairs(list) do
+    if b[B.unlimited] == 1 then return 'unlimited', true end
+    available = available + b[B.included_left] + b[B.prepaid_left]
+    for _, r in ipairs(b[B.rollovers]) do available = available + r[R.left] end
+    if b[B.overage] == 1 then
+      may_overage = true
+      if b[B.max] < 0 then unbounded = true else bounded_by = bounded_by + math.max(0, b[B.max] - b[B.over]) end
+    end
+  end
+  if need <= 0 or available >= need then return 'included', true end
+  if not may_overage then return 'insufficient_balance', false end
+  if unbounded or need - available <= bounded_by then return 'overage', true end
+  return 'max_purchase_reached', false
+end

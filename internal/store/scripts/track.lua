@@ -1,0 +1,37 @@
+-- track: usage without asking (semantics: Usage without asking).
+-- uses: fields msgpack ledger calendar pool deduct outcome choose command
+--
+-- KEYS, ARGV 1..8, returns: see lib/outcome.lua.
+-- ARGV[9]  the entity, '' for the customer
+-- ARGV[10] what to do where not all of it is allowed: cap, reject or allow
+-- ARGV[11] packed list, an entry per feature: its candidates, see lib/choose.lua
+--
+-- Outcome: see lib/command.lua; an event per feature, deducted from or not.
+-- Invariant: each feature is a step of its own; reject takes all of it or nothing, cap
+-- never passes a bound.
+local entity, behaviour, features = ARGV[9], ARGV[10], cmsgpack.unpack(ARGV[11])
+
+local seen = begin()
+if seen then return seen end
+
+local events, pools, tracked, changed, first_code = {}, {}, false, false, nil
+for i, candidates in ipairs(features) do
+  local pool, code = choose(entity, candidates, 1)
+  if not pool then return finish(command_failure(code), false) end
+  local lines, amount = {}, 0
+  local refused = pool.code == 'not_entitled' or (behaviour == 'reject' and not pool.allowed)
+  if not refused then
+    lines, amount = apply(pool, pool.need, behaviour == 'allow')
+    if not lines then
+      refused, pool.code, lines, amount = true, 'amount_out_of_range', {}, 0
+      pool = current_pool(pool.feature, entity)
+      pool.code = 'amount_out_of_range'
+    end
+  end
+  if refused then first_code = first_code or pool.code else tracked = true end
+  changed = changed or #lines > 0
+  pools[#pools + 1] = pool
+  events[i] = { i - 1, refused and pool.code or '', pool.need or 0, amount, pool_snapshot(pool), lines }
+end
+if not tracked then return finish(command_failure(first_code, pools, events), false) end
+return finish(command_outcome(pools, events, {}), changed)

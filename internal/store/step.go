@@ -1,0 +1,66 @@
+package store
+
+import (
+	"strconv"
+	"time"
+)
+
+// Origin is the Kafka record that a step is taken for. It names the outcome, so
+// that a record processed again returns what it returned the first time
+// (semantics: Redelivery and repeats).
+type Origin struct {
+	Topic       string
+	Partition   int
+	Offset      int64
+	TimestampMs int64
+	Generation  int   // of the consumer group that handed the record out
+	Committed   int64 // offset up to which the partition is committed
+}
+
+// Source names the topic partition: <topic>/<partition>.
+func (o Origin) Source() string { return o.Topic + "/" + strconv.Itoa(o.Partition) }
+
+// Kind keeps the idempotency keys of checks and of commands apart.
+type Kind string
+
+// The kinds of a step.
+const (
+	CheckKind   Kind = "check"
+	CommandKind Kind = "command"
+)
+
+// Step is what every call of a script has in common.
+type Step struct {
+	Now      time.Time
+	Customer string
+	Origin   Origin
+	// Remember records the outcome until the origin's offset is committed. A step
+	// that changes nothing can do without.
+	Remember bool
+	// IdempotencyKey is "" where the request has none.
+	IdempotencyKey    string
+	IdempotencyWindow time.Duration
+	// Memo is handed back with the outcome when the idempotency key is met again.
+	Memo []byte
+}
+
+// call makes the keys and the common arguments of scripts/lib/outcome.lua.
+func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...any) Call {
+	customer := s.customerKey(step.Customer)
+	keys := make([]string, 3, 4)
+	keys[0], keys[1], keys[2] = customer, entitiesKey(customer), ledgerKey(customer, step.Origin.Source())
+	nowMs := step.Now.UnixMilli()
+	windowEnd := ""
+	if step.IdempotencyKey != "" {
+		keys = append(keys, idempotencyKey(customer, kind, step.IdempotencyKey))
+		windowEnd = strconv.FormatInt(nowMs+step.IdempotencyWindow.Milliseconds(), 10)
+	}
+	offset := ""
+	if step.Remember {
+		offset = strconv.FormatInt(step.Origin.Offset, 10)
+	}
+	common := make([]any, 0, 8+len(args))
+	common = append(common, nowMs, offset, step.Origin.TimestampMs, step.Origin.Generation,
+		step.Origin.Committed, windowEnd, step.Memo, items)
+	return Call{script: run, keys: keys, args: append(common, args...)}
+}

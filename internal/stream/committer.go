@@ -1,0 +1,107 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// committer commits the offsets of a generation's flows, all that have come
+// together while the commit before was under way.
+type committer struct {
+	generation *kafka.Generation
+	logger     *slog.Logger
+	observer   Observer
+	flows      sync.WaitGroup
+
+	mutex  sync.Mutex
+	due    map[*flow]int64
+	wakeUp chan struct{}
+}
+
+func newCommitter(generation *kafka.Generation, logger *slog.Logger, observer Observer) *committer {
+	return &committer{
+		generation: generation, logger: logger, observer: observer,
+		due: map[*flow]int64{}, wakeUp: make(chan struct{}, 1),
+	}
+}
+
+// note says that everything below the offset is published.
+func (c *committer) note(f *flow, offset int64) {
+	c.mutex.Lock()
+	c.due[f] = offset
+	c.mutex.Unlock()
+	select {
+	case c.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// run commits until the generation ends, and once more when its flows are done.
+func (c *committer) run(generation context.Context) {
+	for try := 0; ; {
+		select {
+		case <-c.wakeUp:
+		case <-generation.Done():
+			c.flows.Wait()
+			if err := c.commit(); err != nil {
+				c.logger.Warn("cannot commit at the end of the generation; the records will be redelivered", "error", err)
+			}
+			return
+		}
+		err := c.commit()
+		if err == nil {
+			try = 0
+			continue
+		}
+		logRetry(c.logger, try, "cannot commit, trying again", err)
+		c.observer.Retried()
+		if isFenced(err) {
+			return // ends the generation
+		}
+		pause(generation, try)
+		try++
+		select {
+		case c.wakeUp <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func isFenced(err error) bool {
+	return errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) ||
+		errors.Is(err, kafka.FencedInstanceID)
+}
+
+// commit commits what is due. What failed stays due.
+func (c *committer) commit() error {
+	c.mutex.Lock()
+	due := c.due
+	c.due = map[*flow]int64{}
+	c.mutex.Unlock()
+	offsets := map[string]map[int]int64{}
+	for f, offset := range due {
+		if offsets[f.topic] == nil {
+			offsets[f.topic] = map[int]int64{}
+		}
+		offsets[f.topic][f.partition] = offset
+	}
+	err := c.generation.CommitOffsets(offsets)
+	if err == nil {
+		for f, offset := range due {
+			f.committed.Store(offset)
+		}
+		return nil
+	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	for f, offset := range due {
+		if _, newer := c.due[f]; !newer {
+			c.due[f] = offset
+		}
+	}
+	return err
+}

@@ -1,0 +1,113 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// Options are how a consumer works.
+type Options struct {
+	Group          string
+	Topics         []string
+	SessionTimeout time.Duration // after which a silent worker loses its partitions
+	BatchMax       int           // records decided together
+	BatchLinger    time.Duration // how long a batch may wait to fill; 0: not at all
+	// ShutdownTimeout bounds the finishing of what is in hand when a generation ends.
+	ShutdownTimeout time.Duration
+	// Refused says what to write in place of a record that the broker will never take.
+	Refused func(kafka.Message, error) (kafka.Message, bool)
+}
+
+// rebalanceTimeout is how long the group waits for its members to hand over.
+const rebalanceTimeout = 30 * time.Second
+
+// Consumer consumes topics as a member of a group.
+type Consumer struct {
+	broker    Broker
+	options   Options
+	decider   Decider
+	publisher *Publisher
+	logger    *slog.Logger
+	observer  Observer
+	joined    atomic.Bool
+}
+
+// NewConsumer makes a consumer; Run makes it work.
+func NewConsumer(broker Broker, options Options, decider Decider, publisher *Publisher, logger *slog.Logger, observer Observer) *Consumer {
+	options.ShutdownTimeout = min(options.ShutdownTimeout, rebalanceTimeout/2)
+	return &Consumer{broker: broker, options: options, decider: decider, publisher: publisher, logger: logger, observer: observer}
+}
+
+// Joined says whether the consumer is a member of its group, with its partitions
+// at work.
+func (c *Consumer) Joined() bool { return c.joined.Load() }
+
+// Run consumes until ctx ends; then it finishes what is in hand, commits it and
+// leaves the group. It fails where the group cannot be set up at all.
+func (c *Consumer) Run(ctx context.Context) error {
+	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
+		ID: c.options.Group, Brokers: c.broker.Addresses, Dialer: c.broker.Dialer, Topics: c.options.Topics,
+		// Range gives partition n of every topic to the same worker.
+		GroupBalancers:        []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
+		HeartbeatInterval:     min(3*time.Second, c.options.SessionTimeout/3),
+		SessionTimeout:        c.options.SessionTimeout,
+		RebalanceTimeout:      rebalanceTimeout,
+		JoinGroupBackoff:      time.Second,
+		WatchPartitionChanges: true,
+		StartOffset:           kafka.FirstOffset,
+		Logger:                kafka.LoggerFunc(func(format string, args ...any) { c.logger.Debug(fmt.Sprintf(format, args...)) }),
+		ErrorLogger:           kafka.LoggerFunc(func(format string, args ...any) { c.logger.Warn(fmt.Sprintf(format, args...)) }),
+	})
+	if err != nil {
+		return fmt.Errorf("consumer group %s: %w", c.options.Group, err)
+	}
+	for try := 0; ; {
+		generation, err := group.Next(ctx)
+		switch {
+		case err == nil:
+			try = 0
+			c.begin(generation)
+		case ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed):
+			return group.Close()
+		default:
+			c.joined.Store(false)
+			logRetry(c.logger, try, "cannot join the group, trying again", err, "group", c.options.Group)
+			c.observer.Retried()
+			try++
+		}
+	}
+}
+
+// begin starts a flow for every partition that the generation assigns.
+func (c *Consumer) begin(generation *kafka.Generation) {
+	commits := newCommitter(generation, c.logger, c.observer)
+	partitions := 0
+	for topic, assignments := range generation.Assignments {
+		for _, assigned := range assignments {
+			f := &flow{
+				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), start: assigned.Offset,
+				commits: commits, logger: c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
+			}
+			f.committed.Store(max(0, assigned.Offset))
+			commits.flows.Add(1)
+			generation.Start(func(ctx context.Context) {
+				defer commits.flows.Done()
+				f.run(ctx)
+			})
+			partitions++
+		}
+	}
+	generation.Start(commits.run)
+	generation.Start(func(ctx context.Context) {
+		c.joined.Store(true)
+		<-ctx.Done()
+		c.joined.Store(false)
+	})
+	c.logger.Info("joined the group", "group", c.options.Group, "generation", generation.ID, "partitions", partitions)
+}

@@ -1,0 +1,168 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/fetch"
+)
+
+const (
+	fetchMaxWait  = 5 * time.Second
+	fetchMaxBytes = 1 << 20
+	fetchGrace    = 10 * time.Second // beyond fetchMaxWait, until a fetch counts as failed
+	readCommitted = 1
+)
+
+// fetched is the answer to a fetch.
+type fetched struct {
+	records []kafka.Message
+	next    int64 // offset to fetch from next
+	end     int64 // offset up to which the partition can be read
+}
+
+// fetchFrom reads committed records of a partition from an offset on, waiting for
+// some to come. kafka-go's Client.Fetch would do, but it does not tell which
+// transactions were aborted: their records must not be decided on.
+func fetchFrom(ctx context.Context, client *kafka.Client, topic string, partition int, offset int64) (fetched, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchMaxWait+fetchGrace)
+	defer cancel()
+	response, err := client.Transport.RoundTrip(ctx, client.Addr, &fetch.Request{
+		ReplicaID: -1, MaxWaitTime: int32(fetchMaxWait.Milliseconds()), MinBytes: 1, MaxBytes: fetchMaxBytes,
+		IsolationLevel: readCommitted, SessionID: -1, SessionEpoch: -1,
+		Topics: []fetch.RequestTopic{{Topic: topic, Partitions: []fetch.RequestPartition{{
+			Partition: int32(partition), CurrentLeaderEpoch: -1, FetchOffset: offset, LogStartOffset: -1,
+			PartitionMaxBytes: fetchMaxBytes,
+		}}}},
+	})
+	if err != nil {
+		return fetched{}, fmt.Errorf("fetch: %w", err)
+	}
+	answer := response.(*fetch.Response)
+	if answer.ErrorCode != 0 {
+		return fetched{}, fmt.Errorf("fetch: %w", kafka.Error(answer.ErrorCode))
+	}
+	if len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
+		return fetched{}, errors.New("fetch: the broker answered without the partition")
+	}
+	part := &answer.Topics[0].Partitions[0]
+	if part.ErrorCode != 0 {
+		return fetched{}, fmt.Errorf("fetch: %w", kafka.Error(part.ErrorCode))
+	}
+	f := fetched{next: offset, end: part.HighWatermark}
+	reader := batchReader{topic: topic, partition: partition, highWatermark: part.HighWatermark, aborted: part.AbortedTransactions, aborting: map[int64]bool{}}
+	if err := reader.read(part.RecordSet.Records, &f); err != nil {
+		return fetched{}, fmt.Errorf("fetch: %w", err)
+	}
+	return f, nil
+}
+
+// batchReader takes record batches apart, leaving out control records and what
+// belongs to aborted transactions (the way of the Java client).
+type batchReader struct {
+	topic         string
+	partition     int
+	highWatermark int64
+	aborted       []fetch.ResponseTransaction // in the order of their first offsets
+	aborting      map[int64]bool              // by producer id
+}
+
+func (r *batchReader) read(records kafka.RecordReader, into *fetched) error {
+	batches := []kafka.RecordReader{records}
+	if stream, ok := records.(*protocol.RecordStream); ok {
+		batches = stream.Records
+	}
+	for _, batch := range batches {
+		var err error
+		switch b := batch.(type) {
+		case nil:
+		case *protocol.ControlBatch:
+			err = r.readControl(b, into)
+		case *protocol.RecordBatch:
+			r.beginAborted(b.BaseOffset)
+			err = r.readRecords(b, into, b.Attributes.Transactional() && r.aborting[b.ProducerID])
+		default:
+			err = r.readRecords(b, into, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beginAborted notes the aborted transactions that begin at or before an offset.
+func (r *batchReader) beginAborted(offset int64) {
+	for len(r.aborted) > 0 && r.aborted[0].FirstOffset <= offset {
+		r.aborting[r.aborted[0].ProducerID] = true
+		r.aborted = r.aborted[1:]
+	}
+}
+
+func (r *batchReader) readControl(batch *protocol.ControlBatch, into *fetched) error {
+	for {
+		record, err := batch.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			// Any marker ends its producer's transaction, aborted or not.
+			delete(r.aborting, batch.ProducerID)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		into.next = max(into.next, record.Offset+1)
+	}
+}
+
+func (r *batchReader) readRecords(batch kafka.RecordReader, into *fetched, skip bool) error {
+	for {
+		record, err := batch.ReadRecord()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		key, err := protocol.ReadAll(record.Key)
+		if err != nil {
+			return err
+		}
+		value, err := protocol.ReadAll(record.Value)
+		if err != nil {
+			return err
+		}
+		if record.Offset < into.next {
+			continue // a batch may begin before the offset that was asked for
+		}
+		into.next = record.Offset + 1
+		if !skip {
+			into.records = append(into.records, kafka.Message{
+				Topic: r.topic, Partition: r.partition, Offset: record.Offset, HighWaterMark: r.highWatermark,
+				Key: key, Value: value, Headers: record.Headers, Time: record.Time,
+			})
+		}
+	}
+}
+
+// firstOffset is the oldest offset that a partition still has.
+func firstOffset(ctx context.Context, client *kafka.Client, topic string, partition int) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
+	defer cancel()
+	response, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(partition)}},
+	})
+	if err != nil {
+		return 0, fmt.Errorf("first offset of %s/%d: %w", topic, partition, err)
+	}
+	for _, p := range response.Topics[topic] {
+		if p.Partition == partition {
+			return p.FirstOffset, p.Error
+		}
+	}
+	return 0, fmt.Errorf("first offset of %s/%d: %w", topic, partition, kafka.UnknownTopicOrPartition)
+}

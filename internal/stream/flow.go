@@ -1,0 +1,186 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+)
+
+// flow is one assigned partition during one generation: fetching, deciding and
+// publishing, each a step ahead of the next by one batch, so that what is in
+// flight is bounded and order is kept.
+type flow struct {
+	consumer   *Consumer
+	topic      string
+	partition  int
+	generation int
+	start      int64
+	committed  atomic.Int64
+	commits    *committer
+	logger     *slog.Logger
+}
+
+// decided is a batch with what it led to.
+type decided struct {
+	batch Batch
+	out   []kafka.Message
+}
+
+// run works until the generation ends, and then finishes what is in hand within
+// the consumer's shutdown timeout.
+func (f *flow) run(generation context.Context) {
+	finish, cancel := lingering(generation, f.consumer.options.ShutdownTimeout)
+	defer cancel()
+	group, working := errgroup.WithContext(finish)
+	batches, outs := make(chan Batch, 1), make(chan decided, 1)
+	group.Go(func() error {
+		defer close(batches)
+		return f.fetch(generation, working, batches)
+	})
+	group.Go(func() error {
+		defer close(outs)
+		return f.decide(generation, working, batches, outs)
+	})
+	group.Go(func() error { return f.publish(working, outs) })
+	err := group.Wait()
+	f.consumer.observer.Dropped(f.topic, f.partition)
+	if err != nil && generation.Err() == nil {
+		f.logger.Warn("giving the partition up", "error", err)
+	}
+}
+
+// lingering is a context that ends some time after its parent has.
+func lingering(parent context.Context, linger time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(parent))
+	stop := context.AfterFunc(parent, func() {
+		timer := time.AfterFunc(linger, cancel)
+		context.AfterFunc(ctx, func() { timer.Stop() })
+	})
+	return ctx, func() { stop(); cancel() }
+}
+
+// fetch reads until the generation ends.
+func (f *flow) fetch(generation, working context.Context, batches chan<- Batch) error {
+	fetching, cancel := context.WithCancel(generation)
+	defer cancel()
+	defer context.AfterFunc(working, cancel)()
+	offset, try := f.start, 0
+	for fetching.Err() == nil {
+		got, err := f.fetchOnce(fetching, offset)
+		if err != nil {
+			if fetching.Err() != nil {
+				return nil
+			}
+			logRetry(f.logger, try, "cannot fetch, trying again", err)
+			f.consumer.observer.Retried()
+			pause(fetching, try)
+			try++
+			continue
+		}
+		try, offset = 0, got.next
+		f.consumer.observer.Fetched(f.topic, f.partition, got.end-got.next)
+		for _, records := range split(got.records, f.consumer.options.BatchMax) {
+			batch := Batch{Topic: f.topic, Partition: f.partition, Generation: f.generation, Records: records}
+			select {
+			case batches <- batch:
+			case <-fetching.Done():
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func (f *flow) fetchOnce(ctx context.Context, offset int64) (fetched, error) {
+	if offset < 0 { // nothing committed yet: from the beginning
+		first, err := firstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
+		return fetched{next: first, end: first}, err
+	}
+	got, err := fetchFrom(ctx, f.consumer.broker.Client, f.topic, f.partition, offset)
+	if errors.Is(err, kafka.OffsetOutOfRange) {
+		first, err := firstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
+		if err != nil {
+			return fetched{}, err
+		}
+		f.logger.Error("records are gone that were never read: the topic's retention was shorter than the lag",
+			"wanted_offset", offset, "first_offset", first)
+		return fetched{next: first, end: first}, nil
+	}
+	return got, err
+}
+
+func split(records []kafka.Message, most int) [][]kafka.Message {
+	var parts [][]kafka.Message
+	for len(records) > most {
+		parts = append(parts, records[:most:most])
+		records = records[most:]
+	}
+	if len(records) > 0 {
+		parts = append(parts, records)
+	}
+	return parts
+}
+
+// decide hands batches to the decider until the generation ends; what is waiting
+// then is left to the next owner.
+func (f *flow) decide(generation, working context.Context, batches <-chan Batch, outs chan<- decided) error {
+	for batch := range batches {
+		if generation.Err() != nil {
+			continue
+		}
+		batch = f.fill(generation, batch, batches)
+		batch.Committed = f.committed.Load()
+		out, err := f.consumer.decider.Decide(working, batch)
+		if err != nil {
+			return err
+		}
+		select {
+		case outs <- decided{batch, out}:
+		case <-working.Done():
+			return context.Cause(working)
+		}
+	}
+	return nil
+}
+
+// fill waits up to BatchLinger for more records where the batch is not full.
+func (f *flow) fill(generation context.Context, batch Batch, batches <-chan Batch) Batch {
+	options := &f.consumer.options
+	if options.BatchLinger <= 0 || len(batch.Records) >= options.BatchMax {
+		return batch
+	}
+	timer := time.NewTimer(options.BatchLinger)
+	defer timer.Stop()
+	for len(batch.Records) < options.BatchMax {
+		select {
+		case more, open := <-batches:
+			if !open {
+				return batch
+			}
+			batch.Records = append(batch.Records, more.Records...)
+		case <-timer.C:
+			return batch
+		case <-generation.Done():
+			return batch
+		}
+	}
+	return batch
+}
+
+// publish writes what was decided and notes what may be committed.
+func (f *flow) publish(working context.Context, outs <-chan decided) error {
+	for d := range outs {
+		if err := f.consumer.publisher.Publish(working, d.out, f.consumer.options.Refused); err != nil {
+			return err
+		}
+		f.consumer.observer.Settled(d.batch)
+		last := d.batch.Records[len(d.batch.Records)-1].Offset
+		f.commits.note(f, last+1)
+	}
+	return nil
+}

@@ -1,0 +1,84 @@
+// Package stream moves records: it consumes topics as a group, one ordered flow
+// per assigned partition, hands batches to a Decider, publishes what that makes
+// of them, and commits what was published. It knows nothing of balances.
+package stream
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// Batch is a run of records of one partition, in order.
+type Batch struct {
+	Topic      string
+	Partition  int
+	Generation int   // of the consumer group
+	Committed  int64 // offset up to which the partition is known to be committed
+	Records    []kafka.Message
+}
+
+// Decider makes the records to publish out of the records of a batch. It is
+// called for one batch of a partition at a time, in order. A partition of -1 in a
+// record to publish leaves the choice to its key.
+//
+// It returns ErrPartitionLost where it learns that another worker has taken the
+// partition over, and any other error only when ctx ends; the batch is then
+// neither published nor committed.
+type Decider interface {
+	Decide(ctx context.Context, batch Batch) ([]kafka.Message, error)
+}
+
+// ErrPartitionLost says that another worker owns the partition by now.
+var ErrPartitionLost = errors.New("the partition has another owner")
+
+// Observer is told what happens, for metrics. All methods may be called
+// concurrently.
+type Observer interface {
+	// Fetched reports how many records a partition is behind its end.
+	Fetched(topic string, partition int, lag int64)
+	// Dropped reports that a partition is no longer this worker's.
+	Dropped(topic string, partition int)
+	// Published reports records acknowledged and how long that took.
+	Published(topic string, records int, took time.Duration)
+	// Settled reports that all that a batch led to is acknowledged.
+	Settled(batch Batch)
+	// Retried reports another try.
+	Retried()
+}
+
+// Broker is the Kafka cluster, as kafka-go's clients need it.
+type Broker struct {
+	Addresses []string
+	Client    *kafka.Client
+	Dialer    *kafka.Dialer // for the consumer group, which brings its own connections
+}
+
+const (
+	firstPause = 50 * time.Millisecond
+	longPause  = 5 * time.Second
+)
+
+// pause waits before try n (from 0), longer each time and never quite as long as
+// the others wait. It returns false where ctx ended.
+func pause(ctx context.Context, try int) bool {
+	wait := min(firstPause<<min(try, 10), longPause)
+	wait = wait/2 + rand.N(wait/2+1)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(wait):
+		return true
+	}
+}
+
+// logRetry tells of the first failure and then, ever less often, that it goes on.
+func logRetry(logger *slog.Logger, try int, message string, err error, args ...any) {
+	if try&(try-1) == 0 { // 0, 1, 2, 4, 8, …
+		logger.Warn(message, append(args, "error", err, "try", try+1)...)
+	}
+}

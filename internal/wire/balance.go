@@ -1,0 +1,156 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+
+	"tollgate/internal/balance"
+)
+
+// poolJSON is a balance as results show it: a pool, summed up.
+type poolJSON struct {
+	FeatureID      string         `json:"feature_id"`
+	Granted        json.Number    `json:"granted"`
+	Remaining      json.Number    `json:"remaining"`
+	Usage          json.Number    `json:"usage"`
+	Unlimited      bool           `json:"unlimited"`
+	OverageAllowed bool           `json:"overage_allowed"`
+	MaxPurchase    *json.Number   `json:"max_purchase"`
+	NextResetAt    *int64         `json:"next_reset_at"`
+	Breakdown      []balanceJSON  `json:"breakdown"`
+	Rollovers      []rolloverJSON `json:"rollovers"`
+}
+
+type balanceJSON struct {
+	ID            string         `json:"id"`
+	PlanID        *string        `json:"plan_id"`
+	IncludedGrant json.Number    `json:"included_grant"`
+	PrepaidGrant  json.Number    `json:"prepaid_grant"`
+	Remaining     json.Number    `json:"remaining"`
+	Usage         json.Number    `json:"usage"`
+	Unlimited     bool           `json:"unlimited"`
+	Reset         *resetJSON     `json:"reset"`
+	Price         *itemPriceJSON `json:"price"`
+	ExpiresAt     *int64         `json:"expires_at"`
+}
+
+type resetJSON struct {
+	Interval      string `json:"interval"`
+	IntervalCount int    `json:"interval_count,omitempty"`
+	ResetsAt      *int64 `json:"resets_at"`
+}
+
+type rolloverJSON struct {
+	BalanceID string      `json:"balance_id"`
+	Remaining json.Number `json:"remaining"`
+	ExpiresAt *int64      `json:"expires_at"`
+}
+
+type itemPriceJSON struct {
+	Amount        json.Number  `json:"amount"`
+	BillingUnits  json.Number  `json:"billing_units"`
+	BillingMethod string       `json:"billing_method"`
+	MaxPurchase   *json.Number `json:"max_purchase"`
+}
+
+func number(units int64, precision int) json.Number {
+	return json.Number(balance.FormatUnits(units, precision))
+}
+
+func boundedNumber(units int64, precision int) *json.Number {
+	if units == balance.Unbounded {
+		return nil
+	}
+	n := number(units, precision)
+	return &n
+}
+
+// orNull is a time or an id where 0 or "" stands for none.
+func orNull[T comparable](value T) *T {
+	var none T
+	if value == none {
+		return nil
+	}
+	return &value
+}
+
+// newPool sums a pool up (messages: check result). It is nil where the pool is.
+func newPool(catalog *balance.Catalog, pool *balance.Pool) *poolJSON {
+	if pool == nil || len(pool.Balances) == 0 {
+		return nil
+	}
+	precision := 0
+	if feature := catalog.Feature(pool.FeatureID); feature != nil {
+		precision = feature.Precision
+	}
+	out := &poolJSON{FeatureID: pool.FeatureID, Breakdown: make([]balanceJSON, 0, len(pool.Balances)), Rollovers: []rolloverJSON{}}
+	var granted, usage, maxPurchase, nextReset int64
+	unbounded := false
+	for i := range pool.Balances {
+		b := &pool.Balances[i]
+		granted, usage = granted+b.Granted(), usage+b.Usage()
+		out.Unlimited = out.Unlimited || b.Unlimited
+		if b.OverageAllowed {
+			out.OverageAllowed = true
+			unbounded = unbounded || b.MaxPurchase == balance.Unbounded
+			maxPurchase += b.MaxPurchase
+		}
+		if b.ResetsAt > 0 && (nextReset == 0 || b.ResetsAt < nextReset) {
+			nextReset = b.ResetsAt
+		}
+		out.Breakdown = append(out.Breakdown, newBalance(catalog, pool.FeatureID, precision, b))
+	}
+	for _, r := range pool.Rollovers() {
+		out.Rollovers = append(out.Rollovers, rolloverJSON{
+			BalanceID: r.Balance.ID(pool.FeatureID), Remaining: number(r.Remaining, precision), ExpiresAt: orNull(r.ExpiresAt),
+		})
+	}
+	out.Granted, out.Usage = number(granted, precision), number(usage, precision)
+	out.Remaining = number(pool.Remaining(), precision)
+	out.NextResetAt = orNull(nextReset)
+	if out.OverageAllowed && !unbounded {
+		out.MaxPurchase = boundedNumber(maxPurchase, precision)
+	}
+	return out
+}
+
+func newBalance(catalog *balance.Catalog, featureID string, precision int, b *balance.Balance) balanceJSON {
+	out := balanceJSON{
+		ID: b.ID(featureID), PlanID: orNull(b.PlanID),
+		IncludedGrant: number(b.Included, precision), PrepaidGrant: number(b.Prepaid, precision),
+		Remaining: number(b.Remaining(), precision), Usage: number(b.Usage(), precision),
+		Unlimited: b.Unlimited, ExpiresAt: orNull(b.ExpiresAt),
+	}
+	if b.Interval != balance.NoInterval {
+		out.Reset = &resetJSON{Interval: string(b.Interval), ResetsAt: orNull(b.ResetsAt)}
+		if b.IntervalCount > 1 {
+			out.Reset.IntervalCount = b.IntervalCount
+		}
+	}
+	if item := catalog.Item(b.PlanID, featureID, b.ItemNumber); item != nil {
+		out.Price = newItemPrice(item.Price, precision)
+	}
+	return out
+}
+
+func newItemPrice(price *balance.ItemPrice, precision int) *itemPriceJSON {
+	if price == nil {
+		return nil
+	}
+	return &itemPriceJSON{
+		Amount: json.Number(price.Amount.String()), BillingUnits: number(price.BillingUnits, precision),
+		BillingMethod: string(price.Method), MaxPurchase: boundedNumber(price.MaxPurchase, precision),
+	}
+}
+
+// marshal writes JSON as people read it: <, > and & stay as they are.
+func marshal(value any) []byte {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		// The shapes of this package always encode; raw JSON in them was validated.
+		panic(err)
+	}
+	return bytes.TrimRight(buffer.Bytes(), "\n")
+}

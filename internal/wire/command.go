@@ -1,0 +1,169 @@
+package wire
+
+import (
+	"encoding/json"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/tidwall/gjson"
+
+	"tollgate/internal/balance"
+)
+
+// Limits of what a command can bear.
+const (
+	maxNameBytes       = 1024
+	maxMetadataBytes   = 16 << 10
+	maxIntervalCount   = 1000
+	maxQuantityEntries = 256
+)
+
+// Command is a record of the commands topic. Which fields it needs depends on
+// its type; numbers are kept as they were written, "" where they are absent.
+type Command struct {
+	Type       string
+	CustomerID string
+	EntityID   string
+	FeatureID  string
+	PlanID     string
+	BalanceID  string
+	EventName  string
+
+	Name, Email, Metadata string // Metadata is a JSON object
+
+	Quantities  map[string]string // by feature
+	StartsAtMs  int64             // 0 where it is absent
+	ExpiresAtMs int64             // 0 where it is absent
+	Amount      string
+	Unlimited   bool
+	Reset       balance.Reset
+	Remaining   string
+	Usage       string
+	Add         string
+
+	Value           string
+	Properties      string
+	OverageBehavior string
+}
+
+// DecodeCommand reads a command. It fails as DecodeCheck does.
+func DecodeCommand(value []byte) (Command, error) {
+	var c Command
+	o, err := readRequest(value, &c.CustomerID)
+	if err != nil {
+		return c, err
+	}
+	c.Type = o.text("type", MaxIDBytes)
+	if c.Type == "" {
+		o.fail("type is missing")
+	}
+	c.EntityID, c.FeatureID, c.PlanID = o.id("entity_id"), o.id("feature_id"), o.id("plan_id")
+	c.BalanceID, c.EventName = o.id("balance_id"), o.id("event_name")
+	c.Name, c.Email = o.text("name", maxNameBytes), o.text("email", maxNameBytes)
+	c.Metadata = o.raw("metadata", maxMetadataBytes)
+	c.Quantities = o.quantities()
+	c.StartsAtMs, _ = o.timeMs("starts_at")
+	c.ExpiresAtMs, _ = o.timeMs("expires_at")
+	c.Amount, c.Unlimited = o.number("amount"), o.boolean("unlimited")
+	c.Reset = o.reset()
+	c.Remaining, c.Usage, c.Add = o.number("remaining"), o.number("usage"), o.number("add")
+	c.Value, c.Properties = o.number("value"), o.raw("properties", maxPropertiesBytes)
+	c.OverageBehavior = o.text("overage_behavior", MaxIDBytes)
+	if o.err != nil {
+		return c, o.err
+	}
+	return c, nil
+}
+
+func (o *object) quantities() map[string]string {
+	nested := o.child("quantities")
+	if nested == nil {
+		return nil
+	}
+	if len(nested.fields) > maxQuantityEntries {
+		o.fail("quantities has more than %d entries", maxQuantityEntries)
+		return nil
+	}
+	quantities := make(map[string]string, len(nested.fields))
+	for feature := range nested.fields {
+		quantities[feature] = nested.number(feature)
+	}
+	o.adopt("quantities", nested)
+	return quantities
+}
+
+// reset reads {"interval", "interval_count"}; the interval is none where it is absent.
+func (o *object) reset() balance.Reset {
+	reset := balance.Reset{Count: 1}
+	nested := o.child("reset")
+	if nested == nil {
+		return reset
+	}
+	interval := balance.Interval(nested.text("interval", MaxIDBytes))
+	known := false
+	for _, name := range balance.Intervals[1:] {
+		known = known || interval == name
+	}
+	if !known {
+		nested.fail("interval must be one of %v", balance.Intervals[1:])
+	}
+	reset.Interval = interval
+	if count, ok := nested.fields["interval_count"]; ok {
+		n := count.Int()
+		if count.Type != gjson.Number || float64(n) != count.Num || n < 1 || n > maxIntervalCount {
+			nested.fail("interval_count must be a whole number from 1 to %d", maxIntervalCount)
+		}
+		reset.Count = int(n)
+	}
+	o.adopt("reset", nested)
+	return reset
+}
+
+// CommandResult is the answer to a command.
+type CommandResult struct {
+	RequestID  string
+	Type       string
+	CustomerID string
+	Error      *balance.Error
+	Pools      []balance.Pool
+	// Extra are the fields that only some commands answer with.
+	Extra       map[string]any
+	EvaluatedMs int64
+}
+
+// Amount is an amount in a CommandResult's extra fields.
+func Amount(units int64, precision int) json.Number { return number(units, precision) }
+
+// FlagFields are the flags of a customer by feature, as results show them.
+func FlagFields(flags []balance.Flag) map[string]any {
+	out := map[string]any{}
+	for i := range flags {
+		out[flags[i].FeatureID] = newFlag(&flags[i])
+	}
+	return out
+}
+
+// Encode makes the record of a command's result for a topic.
+func (r *CommandResult) Encode(catalog *balance.Catalog, topic string, headers *Headers, key []byte) kafka.Message {
+	out := map[string]any{}
+	for name, value := range r.Extra {
+		out[name] = value
+	}
+	out["request_id"], out["type"], out["customer_id"] = r.RequestID, r.Type, r.CustomerID
+	out["ok"], out["evaluated_at"] = r.Error == nil, r.EvaluatedMs
+	if r.Error != nil {
+		out["error"] = newError(r.Error)
+	}
+	balances := map[string]*poolJSON{}
+	for i := range r.Pools {
+		if pool := newPool(catalog, &r.Pools[i]); pool != nil {
+			balances[r.Pools[i].FeatureID] = pool
+		}
+	}
+	out["balances"] = balances
+	if r.CustomerID != "" {
+		key = []byte(r.CustomerID)
+	}
+	return kafka.Message{
+		Topic: topic, Partition: headers.ReplyPartition, Key: key, Value: marshal(out), Headers: headers.resultHeaders(),
+	}
+}

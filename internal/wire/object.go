@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/tidwall/gjson"
+
+	"tollgate/internal/balance"
+)
+
+// MaxIDBytes bounds customer, feature, entity, plan and balance ids.
+const MaxIDBytes = 256
+
+// object is a JSON object whose fields are read one by one; the first that
+// breaks the rules is kept as the error. Numbers keep their text, so that no
+// digit is lost on the way.
+type object struct {
+	fields map[string]gjson.Result
+	err    *balance.Error
+}
+
+// readObject reads a record's value; ok is false where it is no JSON object.
+func readObject(value []byte) (o *object, ok bool) {
+	if !utf8.Valid(value) || !gjson.ValidBytes(value) {
+		return nil, false
+	}
+	root := gjson.ParseBytes(value)
+	if !root.IsObject() {
+		return nil, false
+	}
+	o = &object{fields: make(map[string]gjson.Result, 8)}
+	root.ForEach(func(key, field gjson.Result) bool {
+		if field.Type != gjson.Null {
+			o.fields[key.Str] = field
+		} else {
+			delete(o.fields, key.Str)
+		}
+		return true
+	})
+	return o, true
+}
+
+func (o *object) fail(format string, args ...any) {
+	if o.err == nil {
+		o.err = &balance.Error{Code: balance.InvalidRequest, Message: fmt.Sprintf(format, args...)}
+	}
+}
+
+func (o *object) has(name string) bool {
+	_, ok := o.fields[name]
+	return ok
+}
+
+// text reads a string of at most so many bytes, "" where it is absent.
+func (o *object) text(name string, most int) string {
+	field, ok := o.fields[name]
+	if !ok {
+		return ""
+	}
+	switch {
+	case field.Type != gjson.String:
+		o.fail("%s must be a string", name)
+	case len(field.Str) > most:
+		o.fail("%s is longer than %d bytes", name, most)
+	default:
+		return field.Str
+	}
+	return ""
+}
+
+// id reads an optional id, which must not be empty where it is given.
+func (o *object) id(name string) string {
+	id := o.text(name, MaxIDBytes)
+	if id == "" && o.has(name) {
+		o.fail("%s must not be empty", name)
+	}
+	return id
+}
+
+func (o *object) requiredID(name string) string {
+	if !o.has(name) {
+		o.fail("%s is missing", name)
+	}
+	return o.id(name)
+}
+
+func (o *object) boolean(name string) bool {
+	field, ok := o.fields[name]
+	if ok && !field.IsBool() {
+		o.fail("%s must be true or false", name)
+	}
+	return ok && field.Type == gjson.True
+}
+
+// number reads a number as its text, "" where it is absent.
+func (o *object) number(name string) string {
+	field, ok := o.fields[name]
+	if !ok {
+		return ""
+	}
+	if field.Type != gjson.Number {
+		o.fail("%s must be a number", name)
+		return ""
+	}
+	return field.Raw
+}
+
+// maxTimeMs is the end of the year 9999, the last that a time can be written with.
+const maxTimeMs = 253402300799999
+
+// timeMs reads a time in Unix milliseconds.
+func (o *object) timeMs(name string) (ms int64, given bool) {
+	text := o.number(name)
+	if text == "" {
+		return 0, false
+	}
+	ms, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || ms < 1 || ms > maxTimeMs {
+		o.fail("%s must be a time in whole Unix milliseconds", name)
+		return 0, false
+	}
+	return ms, true
+}
+
+// raw reads an object as its JSON text of at most so many bytes, "" where it is absent.
+func (o *object) raw(name string, most int) string {
+	field, ok := o.fields[name]
+	switch {
+	case !ok:
+		return ""
+	case !field.IsObject():
+		o.fail("%s must be an object", name)
+	case len(field.Raw) > most:
+		o.fail("%s is larger than %d bytes", name, most)
+	default:
+		return field.Raw
+	}
+	return ""
+}
+
+// child reads a nested object; nil where it is absent. Its errors must be taken
+// over with adopt.
+func (o *object) child(name string) *object {
+	text := o.raw(name, maxBodyBytes)
+	if text == "" {
+		return nil
+	}
+	nested, _ := readObject([]byte(text))
+	return nested
+}
+
+func (o *object) adopt(name string, nested *object) {
+	if nested.err != nil {
+		o.fail("%s.%s", name, nested.err.Message)
+	}
+}

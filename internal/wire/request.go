@@ -1,0 +1,89 @@
+// Package wire turns records into what the domain knows, and back: JSON, headers
+// and CloudEvents, as docs/reference.md describes them.
+package wire
+
+import (
+	"fmt"
+
+	"tollgate/internal/balance"
+)
+
+const (
+	maxBodyBytes       = 64 << 10
+	maxPropertiesBytes = 16 << 10
+)
+
+// Check is a check request.
+type Check struct {
+	CustomerID  string
+	FeatureID   string
+	EntityID    string // "" where none is given
+	Required    string // a JSON number, as it was written; "1" where none is given
+	Properties  string // a JSON object, "" where none is given
+	SendEvent   bool
+	WithPreview bool
+	Lock        bool // a reservation is asked for
+}
+
+// Unreadable says why a record cannot be answered to any customer: it is no JSON
+// object, or has no usable customer_id. Such a record is a dead letter.
+type Unreadable struct{ Reason string }
+
+func (u *Unreadable) Error() string { return u.Reason }
+
+// DecodeCheck reads a check request. It fails with *Unreadable, or with a
+// *balance.Error of code invalid_request; then the fields that were readable are
+// set all the same.
+func DecodeCheck(value []byte) (Check, error) {
+	check := Check{Required: "1"}
+	o, err := readRequest(value, &check.CustomerID)
+	if err != nil {
+		return check, err
+	}
+	check.FeatureID, check.EntityID = o.requiredID("feature_id"), o.id("entity_id")
+	if o.has("required_balance") {
+		check.Required = o.number("required_balance")
+	}
+	check.Properties = o.raw("properties", maxPropertiesBytes)
+	check.SendEvent, check.WithPreview = o.boolean("send_event"), o.boolean("with_preview")
+	if lock := o.child("lock"); lock != nil {
+		check.Lock = lock.boolean("enabled")
+		o.adopt("lock", lock)
+	}
+	if o.err != nil {
+		return check, o.err
+	}
+	return check, nil
+}
+
+// readRequest reads what checks and commands have in common.
+func readRequest(value []byte, customerID *string) (*object, error) {
+	o, ok := readObject(value)
+	if !ok {
+		return nil, &Unreadable{"the record is no JSON object"}
+	}
+	*customerID = o.requiredID("customer_id")
+	if o.err != nil {
+		return nil, &Unreadable{o.err.Message}
+	}
+	if len(value) > maxBodyBytes {
+		o.fail("the record is larger than %d bytes", maxBodyBytes)
+	}
+	return o, nil
+}
+
+// AmountError explains why a number is no amount of the feature.
+func AmountError(field, text string, feature *balance.Feature, err error) *balance.Error {
+	const mostShown = 64
+	if len(text) > mostShown {
+		text = text[:mostShown] + "…"
+	}
+	code := balance.InvalidRequest
+	switch err {
+	case balance.ErrOutOfRange:
+		code = balance.AmountOutOfRange
+	case balance.ErrTooPrecise:
+		err = fmt.Errorf("it has more decimals than %s, whose precision is %d", feature.ID, feature.Precision)
+	}
+	return &balance.Error{Code: code, Message: fmt.Sprintf("%s %s: %v", field, text, err)}
+}

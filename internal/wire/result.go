@@ -1,0 +1,194 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tollgate/internal/balance"
+)
+
+// Result is the answer to a check.
+type Result struct {
+	RequestID   string
+	Code        balance.Code
+	CustomerID  string
+	FeatureID   string // the one asked for
+	EntityID    string
+	Need        int64            // units of the pool
+	NeedFeature *balance.Feature // whose units; nil where the amount is not known
+	Pool        *balance.Pool    // nil where there is none
+	Flag        *balance.Flag
+	Preview     *balance.Preview
+	EventID     string // "" where nothing was deducted
+	EvaluatedMs int64
+	Error       *balance.Error
+}
+
+type resultJSON struct {
+	RequestID       string       `json:"request_id"`
+	Allowed         bool         `json:"allowed"`
+	Code            balance.Code `json:"code"`
+	CustomerID      string       `json:"customer_id"`
+	FeatureID       string       `json:"feature_id"`
+	EntityID        *string      `json:"entity_id"`
+	RequiredBalance *json.Number `json:"required_balance"`
+	Balance         *poolJSON    `json:"balance"`
+	Flag            *flagJSON    `json:"flag"`
+	Preview         *previewJSON `json:"preview,omitempty"`
+	UsageEventID    string       `json:"usage_event_id,omitempty"`
+	EvaluatedAt     int64        `json:"evaluated_at"`
+	Error           *errorJSON   `json:"error,omitempty"`
+}
+
+type flagJSON struct {
+	FeatureID string `json:"feature_id"`
+	PlanID    string `json:"plan_id"`
+	ExpiresAt *int64 `json:"expires_at"`
+}
+
+type errorJSON struct {
+	Code    balance.Code `json:"code"`
+	Message string       `json:"message"`
+}
+
+func newError(err *balance.Error) *errorJSON {
+	if err == nil {
+		return nil
+	}
+	return &errorJSON{err.Code, err.Message}
+}
+
+func newFlag(flag *balance.Flag) *flagJSON {
+	if flag == nil {
+		return nil
+	}
+	return &flagJSON{flag.FeatureID, flag.PlanID, orNull(flag.ExpiresAt)}
+}
+
+// Encode makes the record of a result for a topic. key is the request's own
+// where the customer is not known.
+func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers, key []byte) kafka.Message {
+	out := resultJSON{
+		RequestID: r.RequestID, Allowed: r.Error == nil && r.Code.Allowed(), Code: r.Code,
+		CustomerID: r.CustomerID, FeatureID: r.FeatureID, EntityID: orNull(r.EntityID),
+		Balance: newPool(catalog, r.Pool), Flag: newFlag(r.Flag), Preview: newPreview(catalog, r.Preview),
+		UsageEventID: r.EventID, EvaluatedAt: r.EvaluatedMs, Error: newError(r.Error),
+	}
+	if r.NeedFeature != nil {
+		n := number(r.Need, r.NeedFeature.Precision)
+		out.RequiredBalance = &n
+	}
+	if r.CustomerID != "" {
+		key = []byte(r.CustomerID)
+	}
+	return kafka.Message{
+		Topic: topic, Partition: headers.ReplyPartition, Key: key, Value: marshal(out), Headers: headers.resultHeaders(),
+	}
+}
+
+// Event is usage that was deducted, as the usage topic bears it.
+type Event struct {
+	ID          string
+	RequestID   string
+	CustomerID  string
+	EntityID    string
+	Feature     *balance.Feature // the one asked for
+	Value       int64            // what was asked, in units of Feature
+	Properties  string           // a JSON object, "" for none
+	Pool        *balance.Pool
+	PoolValue   int64 // what was deducted, in units of the pool
+	Deductions  []balance.Deduction
+	EvaluatedMs int64
+}
+
+type eventJSON struct {
+	SpecVersion     string        `json:"specversion"`
+	ID              string        `json:"id"`
+	Source          string        `json:"source"`
+	Type            string        `json:"type"`
+	Subject         string        `json:"subject"`
+	Time            string        `json:"time"`
+	DataContentType string        `json:"datacontenttype"`
+	Data            eventDataJSON `json:"data"`
+}
+
+type eventDataJSON struct {
+	RequestID     string          `json:"request_id"`
+	CustomerID    string          `json:"customer_id"`
+	EntityID      *string         `json:"entity_id"`
+	FeatureID     string          `json:"feature_id"`
+	Value         json.Number     `json:"value"`
+	Properties    json.RawMessage `json:"properties"`
+	PoolFeatureID string          `json:"pool_feature_id"`
+	PoolValue     json.Number     `json:"pool_value"`
+	Deductions    []deductionJSON `json:"deductions"`
+	Remaining     json.Number     `json:"remaining"`
+}
+
+type deductionJSON struct {
+	BalanceID string       `json:"balance_id"`
+	PlanID    *string      `json:"plan_id"`
+	Amount    json.Number  `json:"amount"`
+	Kind      balance.Kind `json:"kind"`
+}
+
+// eventSource is the CloudEvents source; source and id together name a deduction.
+const eventSource = "tollgate"
+
+// TimestampMs is a record's timestamp in Unix milliseconds, 0 where it has none.
+func TimestampMs(record *kafka.Message) int64 {
+	if record.Time.IsZero() {
+		return 0
+	}
+	return record.Time.UnixMilli()
+}
+
+// EventID names a deduction by the record that made it: a redelivery has the
+// same, two records that bear the same request id do not. place counts the
+// record's deductions, from 0.
+func EventID(record *kafka.Message, place int) string {
+	id := fmt.Sprintf("%s/%d/%d@%d", record.Topic, record.Partition, record.Offset, TimestampMs(record))
+	return NumberedEventID(id, place)
+}
+
+// NumberedEventID is the id of a record's deduction by the id of its first.
+func NumberedEventID(first string, place int) string {
+	if place == 0 {
+		return first
+	}
+	return first + "#" + strconv.Itoa(place+1)
+}
+
+// Encode makes the record of a usage event for a topic.
+func (e *Event) Encode(catalog *balance.Catalog, topic string, headers *Headers) kafka.Message {
+	precision := 0
+	if feature := catalog.Feature(e.Pool.FeatureID); feature != nil {
+		precision = feature.Precision
+	}
+	properties := json.RawMessage("{}")
+	if e.Properties != "" {
+		properties = json.RawMessage(e.Properties)
+	}
+	deductions := make([]deductionJSON, len(e.Deductions))
+	for i, d := range e.Deductions {
+		deductions[i] = deductionJSON{d.Balance.ID(e.Pool.FeatureID), orNull(d.Balance.PlanID), number(d.Amount, precision), d.Kind}
+	}
+	out := eventJSON{
+		SpecVersion: "1.0", ID: e.ID, Source: eventSource, Type: e.Feature.EventType(), Subject: e.CustomerID,
+		Time:            time.UnixMilli(e.EvaluatedMs).UTC().Format("2006-01-02T15:04:05.000Z07:00"),
+		DataContentType: contentTypeJSON,
+		Data: eventDataJSON{
+			RequestID: e.RequestID, CustomerID: e.CustomerID, EntityID: orNull(e.EntityID), FeatureID: e.Feature.ID,
+			Value: number(e.Value, e.Feature.Precision), Properties: properties,
+			PoolFeatureID: e.Pool.FeatureID, PoolValue: number(e.PoolValue, precision),
+			Deductions: deductions, Remaining: number(e.Pool.Remaining(), precision),
+		},
+	}
+	return kafka.Message{
+		Topic: topic, Partition: AnyPartition, Key: []byte(e.CustomerID), Value: marshal(out), Headers: headers.eventHeaders(),
+	}
+}
