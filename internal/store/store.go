@@ -141,7 +141,7 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 
 // isScriptFailure tells an error that a script ran into from one of Redis around it.
 func isScriptFailure(err error) bool {
-	return redis.HasErrorPrefix(err, "ERR") && strings.Contains(err.Error(), "script")
+	return err != nil && strings.HasPrefix(err.Error(), "ERR ") && strings.Contains(err.Error(), "script")
 }
 
 func readReply(value any) (Reply, error) {

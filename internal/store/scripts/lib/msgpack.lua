@@ -1,6 +1,6 @@
 -- cmsgpack as far as the scripts need it, for a Redis that lacks it (miniredis,
 -- the in-process server of `worker dev` and of the tests). Real Redis has its own.
-local cmsgpack = cmsgpack or (function()
+local cmsgpack = rawget(_G, 'cmsgpack') or (function()
   local char, byte, sub, floor = string.char, string.byte, string.sub, math.floor
 
   local function big_endian(n, bytes)
