@@ -88,6 +88,9 @@ func (e *Engine) SetCatalog(catalog *balance.Catalog) {
 	e.rules.Store(&rules{catalog, store.NewItems(catalog)})
 }
 
+// Catalog is the catalogue in force.
+func (e *Engine) Catalog() *balance.Catalog { return e.rules.Load().catalog }
+
 // pending is a record on its way: either a call and what to do with its reply,
 // or the records that it leads to at once.
 type pending struct {

@@ -114,11 +114,14 @@ func (m *Metrics) Batched(records int) {
 // Scripted notes how long Redis took for a batch.
 func (m *Metrics) Scripted(took time.Duration) { m.script.Observe(took.Seconds()) }
 
+// DependencyRetried counts another try at kafka or redis.
+func (m *Metrics) DependencyRetried(dependency string) { m.retries.WithLabelValues(dependency).Inc() }
+
 // RedisRetried counts another try at Redis.
-func (m *Metrics) RedisRetried() { m.retries.WithLabelValues("redis").Inc() }
+func (m *Metrics) RedisRetried() { m.DependencyRetried("redis") }
 
 // Retried counts another try at Kafka.
-func (m *Metrics) Retried() { m.retries.WithLabelValues("kafka").Inc() }
+func (m *Metrics) Retried() { m.DependencyRetried("kafka") }
 
 // Fetched notes a partition's lag.
 func (m *Metrics) Fetched(topic string, partition int, lag int64) {

@@ -27,6 +27,10 @@ type Options struct {
 // rebalanceTimeout is how long the group waits for its members to hand over.
 const rebalanceTimeout = 30 * time.Second
 
+// MaxShutdownTimeout bounds Options.ShutdownTimeout: a worker must have let go of its
+// partitions while the group still waits for it.
+const MaxShutdownTimeout = rebalanceTimeout / 2
+
 // Consumer consumes topics as a member of a group.
 type Consumer struct {
 	broker    Broker
@@ -40,7 +44,7 @@ type Consumer struct {
 
 // NewConsumer makes a consumer; Run makes it work.
 func NewConsumer(broker Broker, options Options, decider Decider, publisher *Publisher, logger *slog.Logger, observer Observer) *Consumer {
-	options.ShutdownTimeout = min(options.ShutdownTimeout, rebalanceTimeout/2)
+	options.ShutdownTimeout = min(options.ShutdownTimeout, MaxShutdownTimeout)
 	return &Consumer{broker: broker, options: options, decider: decider, publisher: publisher, logger: logger, observer: observer}
 }
 

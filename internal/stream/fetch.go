@@ -19,17 +19,17 @@ const (
 	readCommitted = 1
 )
 
-// fetched is the answer to a fetch.
-type fetched struct {
-	records []kafka.Message
-	next    int64 // offset to fetch from next
-	end     int64 // offset up to which the partition can be read
+// Fetched is the answer to a fetch.
+type Fetched struct {
+	Records []kafka.Message
+	Next    int64 // offset to fetch from next
+	End     int64 // offset up to which the partition can be read
 }
 
-// fetchFrom reads committed records of a partition from an offset on, waiting for
+// Fetch reads committed records of a partition from an offset on, waiting for
 // some to come. kafka-go's Client.Fetch would do, but it does not tell which
 // transactions were aborted: their records must not be decided on.
-func fetchFrom(ctx context.Context, client *kafka.Client, topic string, partition int, offset int64) (fetched, error) {
+func Fetch(ctx context.Context, client *kafka.Client, topic string, partition int, offset int64) (Fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchMaxWait+fetchGrace)
 	defer cancel()
 	response, err := client.Transport.RoundTrip(ctx, client.Addr, &fetch.Request{
@@ -41,23 +41,23 @@ func fetchFrom(ctx context.Context, client *kafka.Client, topic string, partitio
 		}}}},
 	})
 	if err != nil {
-		return fetched{}, fmt.Errorf("fetch: %w", err)
+		return Fetched{}, fmt.Errorf("fetch: %w", err)
 	}
 	answer := response.(*fetch.Response)
 	if answer.ErrorCode != 0 {
-		return fetched{}, fmt.Errorf("fetch: %w", kafka.Error(answer.ErrorCode))
+		return Fetched{}, fmt.Errorf("fetch: %w", kafka.Error(answer.ErrorCode))
 	}
 	if len(answer.Topics) != 1 || len(answer.Topics[0].Partitions) != 1 {
-		return fetched{}, errors.New("fetch: the broker answered without the partition")
+		return Fetched{}, errors.New("fetch: the broker answered without the partition")
 	}
 	part := &answer.Topics[0].Partitions[0]
 	if part.ErrorCode != 0 {
-		return fetched{}, fmt.Errorf("fetch: %w", kafka.Error(part.ErrorCode))
+		return Fetched{}, fmt.Errorf("fetch: %w", kafka.Error(part.ErrorCode))
 	}
-	f := fetched{next: offset, end: part.HighWatermark}
+	f := Fetched{Next: offset, End: part.HighWatermark}
 	reader := batchReader{topic: topic, partition: partition, highWatermark: part.HighWatermark, aborted: part.AbortedTransactions, aborting: map[int64]bool{}}
 	if err := reader.read(part.RecordSet.Records, &f); err != nil {
-		return fetched{}, fmt.Errorf("fetch: %w", err)
+		return Fetched{}, fmt.Errorf("fetch: %w", err)
 	}
 	return f, nil
 }
@@ -72,7 +72,7 @@ type batchReader struct {
 	aborting      map[int64]bool              // by producer id
 }
 
-func (r *batchReader) read(records kafka.RecordReader, into *fetched) error {
+func (r *batchReader) read(records kafka.RecordReader, into *Fetched) error {
 	batches := []kafka.RecordReader{records}
 	if stream, ok := records.(*protocol.RecordStream); ok {
 		batches = stream.Records
@@ -104,7 +104,7 @@ func (r *batchReader) beginAborted(offset int64) {
 	}
 }
 
-func (r *batchReader) readControl(batch *protocol.ControlBatch, into *fetched) error {
+func (r *batchReader) readControl(batch *protocol.ControlBatch, into *Fetched) error {
 	for {
 		record, err := batch.ReadRecord()
 		if errors.Is(err, io.EOF) {
@@ -115,11 +115,11 @@ func (r *batchReader) readControl(batch *protocol.ControlBatch, into *fetched) e
 		if err != nil {
 			return err
 		}
-		into.next = max(into.next, record.Offset+1)
+		into.Next = max(into.Next, record.Offset+1)
 	}
 }
 
-func (r *batchReader) readRecords(batch kafka.RecordReader, into *fetched, skip bool) error {
+func (r *batchReader) readRecords(batch kafka.RecordReader, into *Fetched, skip bool) error {
 	for {
 		record, err := batch.ReadRecord()
 		if errors.Is(err, io.EOF) {
@@ -136,12 +136,12 @@ func (r *batchReader) readRecords(batch kafka.RecordReader, into *fetched, skip 
 		if err != nil {
 			return err
 		}
-		if record.Offset < into.next {
+		if record.Offset < into.Next {
 			continue // a batch may begin before the offset that was asked for
 		}
-		into.next = record.Offset + 1
+		into.Next = record.Offset + 1
 		if !skip {
-			into.records = append(into.records, kafka.Message{
+			into.Records = append(into.Records, kafka.Message{
 				Topic: r.topic, Partition: r.partition, Offset: record.Offset, HighWaterMark: r.highWatermark,
 				Key: key, Value: value, Headers: record.Headers, Time: record.Time,
 			})
@@ -149,20 +149,32 @@ func (r *batchReader) readRecords(batch kafka.RecordReader, into *fetched, skip 
 	}
 }
 
-// firstOffset is the oldest offset that a partition still has.
-func firstOffset(ctx context.Context, client *kafka.Client, topic string, partition int) (int64, error) {
+// FirstOffset is the oldest offset that a partition still has.
+func FirstOffset(ctx context.Context, client *kafka.Client, topic string, partition int) (int64, error) {
+	offsets, err := offsetsOf(ctx, client, topic, partition, kafka.FirstOffsetOf(partition))
+	return offsets.FirstOffset, err
+}
+
+// LastOffset is the offset that a partition's next record will have.
+func LastOffset(ctx context.Context, client *kafka.Client, topic string, partition int) (int64, error) {
+	offsets, err := offsetsOf(ctx, client, topic, partition, kafka.LastOffsetOf(partition))
+	return offsets.LastOffset, err
+}
+
+func offsetsOf(ctx context.Context, client *kafka.Client, topic string, partition int, which kafka.OffsetRequest) (kafka.PartitionOffsets, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
 	defer cancel()
-	response, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{topic: {kafka.FirstOffsetOf(partition)}},
-	})
-	if err != nil {
-		return 0, fmt.Errorf("first offset of %s/%d: %w", topic, partition, err)
-	}
-	for _, p := range response.Topics[topic] {
-		if p.Partition == partition {
-			return p.FirstOffset, p.Error
+	response, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {which}}})
+	if err == nil {
+		err = kafka.UnknownTopicOrPartition
+		for _, p := range response.Topics[topic] {
+			if p.Partition == partition {
+				if p.Error == nil {
+					return p, nil
+				}
+				err = p.Error
+			}
 		}
 	}
-	return 0, fmt.Errorf("first offset of %s/%d: %w", topic, partition, kafka.UnknownTopicOrPartition)
+	return kafka.PartitionOffsets{}, fmt.Errorf("offsets of %s/%d: %w", topic, partition, err)
 }

@@ -82,9 +82,9 @@ func (f *flow) fetch(generation, working context.Context, batches chan<- Batch) 
 			try++
 			continue
 		}
-		try, offset = 0, got.next
-		f.consumer.observer.Fetched(f.topic, f.partition, got.end-got.next)
-		for _, records := range split(got.records, f.consumer.options.BatchMax) {
+		try, offset = 0, got.Next
+		f.consumer.observer.Fetched(f.topic, f.partition, got.End-got.Next)
+		for _, records := range split(got.Records, f.consumer.options.BatchMax) {
 			batch := Batch{Topic: f.topic, Partition: f.partition, Generation: f.generation, Records: records}
 			select {
 			case batches <- batch:
@@ -96,20 +96,20 @@ func (f *flow) fetch(generation, working context.Context, batches chan<- Batch) 
 	return nil
 }
 
-func (f *flow) fetchOnce(ctx context.Context, offset int64) (fetched, error) {
+func (f *flow) fetchOnce(ctx context.Context, offset int64) (Fetched, error) {
 	if offset < 0 { // nothing committed yet: from the beginning
-		first, err := firstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
-		return fetched{next: first, end: first}, err
+		first, err := FirstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
+		return Fetched{Next: first, End: first}, err
 	}
-	got, err := fetchFrom(ctx, f.consumer.broker.Client, f.topic, f.partition, offset)
+	got, err := Fetch(ctx, f.consumer.broker.Client, f.topic, f.partition, offset)
 	if errors.Is(err, kafka.OffsetOutOfRange) {
-		first, err := firstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
+		first, err := FirstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
 		if err != nil {
-			return fetched{}, err
+			return Fetched{}, err
 		}
 		f.logger.Error("records are gone that were never read: the topic's retention was shorter than the lag",
 			"wanted_offset", offset, "first_offset", first)
-		return fetched{next: first, end: first}, nil
+		return Fetched{Next: first, End: first}, nil
 	}
 	return got, err
 }

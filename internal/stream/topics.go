@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -104,4 +105,13 @@ func MissingTopics(ctx context.Context, client *kafka.Client, topics []string) (
 		}
 	}
 	return missing, nil
+}
+
+// Reachable says whether a broker answers; metadata would come from the client's
+// cache.
+func Reachable(ctx context.Context, broker Broker) error {
+	if _, err := broker.Client.ApiVersions(ctx, &kafka.ApiVersionsRequest{}); err != nil {
+		return fmt.Errorf("kafka at %s: %w", strings.Join(broker.Addresses, ","), err)
+	}
+	return nil
 }

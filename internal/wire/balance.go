@@ -7,46 +7,46 @@ import (
 	"tollgate/internal/balance"
 )
 
-// poolJSON is a balance as results show it: a pool, summed up.
-type poolJSON struct {
-	FeatureID      string         `json:"feature_id"`
-	Granted        json.Number    `json:"granted"`
-	Remaining      json.Number    `json:"remaining"`
-	Usage          json.Number    `json:"usage"`
-	Unlimited      bool           `json:"unlimited"`
-	OverageAllowed bool           `json:"overage_allowed"`
-	MaxPurchase    *json.Number   `json:"max_purchase"`
-	NextResetAt    *int64         `json:"next_reset_at"`
-	Breakdown      []balanceJSON  `json:"breakdown"`
-	Rollovers      []rolloverJSON `json:"rollovers"`
+// PoolRecord is a balance as results show it: a pool, summed up.
+type PoolRecord struct {
+	FeatureID      string           `json:"feature_id"`
+	Granted        json.Number      `json:"granted"`
+	Remaining      json.Number      `json:"remaining"`
+	Usage          json.Number      `json:"usage"`
+	Unlimited      bool             `json:"unlimited"`
+	OverageAllowed bool             `json:"overage_allowed"`
+	MaxPurchase    *json.Number     `json:"max_purchase"`
+	NextResetAt    *int64           `json:"next_reset_at"`
+	Breakdown      []BalanceRecord  `json:"breakdown"`
+	Rollovers      []RolloverRecord `json:"rollovers"`
 }
 
-type balanceJSON struct {
-	ID            string         `json:"id"`
-	PlanID        *string        `json:"plan_id"`
-	IncludedGrant json.Number    `json:"included_grant"`
-	PrepaidGrant  json.Number    `json:"prepaid_grant"`
-	Remaining     json.Number    `json:"remaining"`
-	Usage         json.Number    `json:"usage"`
-	Unlimited     bool           `json:"unlimited"`
-	Reset         *resetJSON     `json:"reset"`
-	Price         *itemPriceJSON `json:"price"`
-	ExpiresAt     *int64         `json:"expires_at"`
+type BalanceRecord struct {
+	ID            string           `json:"id"`
+	PlanID        *string          `json:"plan_id"`
+	IncludedGrant json.Number      `json:"included_grant"`
+	PrepaidGrant  json.Number      `json:"prepaid_grant"`
+	Remaining     json.Number      `json:"remaining"`
+	Usage         json.Number      `json:"usage"`
+	Unlimited     bool             `json:"unlimited"`
+	Reset         *ResetRecord     `json:"reset"`
+	Price         *ItemPriceRecord `json:"price"`
+	ExpiresAt     *int64           `json:"expires_at"`
 }
 
-type resetJSON struct {
+type ResetRecord struct {
 	Interval      string `json:"interval"`
 	IntervalCount int    `json:"interval_count,omitempty"`
 	ResetsAt      *int64 `json:"resets_at"`
 }
 
-type rolloverJSON struct {
+type RolloverRecord struct {
 	BalanceID string      `json:"balance_id"`
 	Remaining json.Number `json:"remaining"`
 	ExpiresAt *int64      `json:"expires_at"`
 }
 
-type itemPriceJSON struct {
+type ItemPriceRecord struct {
 	Amount        json.Number  `json:"amount"`
 	BillingUnits  json.Number  `json:"billing_units"`
 	BillingMethod string       `json:"billing_method"`
@@ -75,7 +75,7 @@ func orNull[T comparable](value T) *T {
 }
 
 // newPool sums a pool up (messages: check result). It is nil where the pool is.
-func newPool(catalog *balance.Catalog, pool *balance.Pool) *poolJSON {
+func newPool(catalog *balance.Catalog, pool *balance.Pool) *PoolRecord {
 	if pool == nil || len(pool.Balances) == 0 {
 		return nil
 	}
@@ -83,7 +83,7 @@ func newPool(catalog *balance.Catalog, pool *balance.Pool) *poolJSON {
 	if feature := catalog.Feature(pool.FeatureID); feature != nil {
 		precision = feature.Precision
 	}
-	out := &poolJSON{FeatureID: pool.FeatureID, Breakdown: make([]balanceJSON, 0, len(pool.Balances)), Rollovers: []rolloverJSON{}}
+	out := &PoolRecord{FeatureID: pool.FeatureID, Breakdown: make([]BalanceRecord, 0, len(pool.Balances)), Rollovers: []RolloverRecord{}}
 	var granted, usage, maxPurchase, nextReset int64
 	unbounded := false
 	for i := range pool.Balances {
@@ -101,7 +101,7 @@ func newPool(catalog *balance.Catalog, pool *balance.Pool) *poolJSON {
 		out.Breakdown = append(out.Breakdown, newBalance(catalog, pool.FeatureID, precision, b))
 	}
 	for _, r := range pool.Rollovers() {
-		out.Rollovers = append(out.Rollovers, rolloverJSON{
+		out.Rollovers = append(out.Rollovers, RolloverRecord{
 			BalanceID: r.Balance.ID(pool.FeatureID), Remaining: number(r.Remaining, precision), ExpiresAt: orNull(r.ExpiresAt),
 		})
 	}
@@ -114,15 +114,15 @@ func newPool(catalog *balance.Catalog, pool *balance.Pool) *poolJSON {
 	return out
 }
 
-func newBalance(catalog *balance.Catalog, featureID string, precision int, b *balance.Balance) balanceJSON {
-	out := balanceJSON{
+func newBalance(catalog *balance.Catalog, featureID string, precision int, b *balance.Balance) BalanceRecord {
+	out := BalanceRecord{
 		ID: b.ID(featureID), PlanID: orNull(b.PlanID),
 		IncludedGrant: number(b.Included, precision), PrepaidGrant: number(b.Prepaid, precision),
 		Remaining: number(b.Remaining(), precision), Usage: number(b.Usage(), precision),
 		Unlimited: b.Unlimited, ExpiresAt: orNull(b.ExpiresAt),
 	}
 	if b.Interval != balance.NoInterval {
-		out.Reset = &resetJSON{Interval: string(b.Interval), ResetsAt: orNull(b.ResetsAt)}
+		out.Reset = &ResetRecord{Interval: string(b.Interval), ResetsAt: orNull(b.ResetsAt)}
 		if b.IntervalCount > 1 {
 			out.Reset.IntervalCount = b.IntervalCount
 		}
@@ -133,11 +133,11 @@ func newBalance(catalog *balance.Catalog, featureID string, precision int, b *ba
 	return out
 }
 
-func newItemPrice(price *balance.ItemPrice, precision int) *itemPriceJSON {
+func newItemPrice(price *balance.ItemPrice, precision int) *ItemPriceRecord {
 	if price == nil {
 		return nil
 	}
-	return &itemPriceJSON{
+	return &ItemPriceRecord{
 		Amount: json.Number(price.Amount.String()), BillingUnits: number(price.BillingUnits, precision),
 		BillingMethod: string(price.Method), MaxPurchase: boundedNumber(price.MaxPurchase, precision),
 	}

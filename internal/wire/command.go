@@ -153,7 +153,7 @@ func (r *CommandResult) Encode(catalog *balance.Catalog, topic string, headers *
 	if r.Error != nil {
 		out["error"] = newError(r.Error)
 	}
-	balances := map[string]*poolJSON{}
+	balances := map[string]*PoolRecord{}
 	for i := range r.Pools {
 		if pool := newPool(catalog, &r.Pools[i]); pool != nil {
 			balances[r.Pools[i].FeatureID] = pool

@@ -28,51 +28,51 @@ type Result struct {
 	Error       *balance.Error
 }
 
-type resultJSON struct {
-	RequestID       string       `json:"request_id"`
-	Allowed         bool         `json:"allowed"`
-	Code            balance.Code `json:"code"`
-	CustomerID      string       `json:"customer_id"`
-	FeatureID       string       `json:"feature_id"`
-	EntityID        *string      `json:"entity_id"`
-	RequiredBalance *json.Number `json:"required_balance"`
-	Balance         *poolJSON    `json:"balance"`
-	Flag            *flagJSON    `json:"flag"`
-	Preview         *previewJSON `json:"preview,omitempty"`
-	UsageEventID    string       `json:"usage_event_id,omitempty"`
-	EvaluatedAt     int64        `json:"evaluated_at"`
-	Error           *errorJSON   `json:"error,omitempty"`
+type ResultRecord struct {
+	RequestID       string         `json:"request_id"`
+	Allowed         bool           `json:"allowed"`
+	Code            balance.Code   `json:"code"`
+	CustomerID      string         `json:"customer_id"`
+	FeatureID       string         `json:"feature_id"`
+	EntityID        *string        `json:"entity_id"`
+	RequiredBalance *json.Number   `json:"required_balance"`
+	Balance         *PoolRecord    `json:"balance"`
+	Flag            *FlagRecord    `json:"flag"`
+	Preview         *PreviewRecord `json:"preview,omitempty"`
+	UsageEventID    string         `json:"usage_event_id,omitempty"`
+	EvaluatedAt     int64          `json:"evaluated_at"`
+	Error           *ErrorRecord   `json:"error,omitempty"`
 }
 
-type flagJSON struct {
+type FlagRecord struct {
 	FeatureID string `json:"feature_id"`
 	PlanID    string `json:"plan_id"`
 	ExpiresAt *int64 `json:"expires_at"`
 }
 
-type errorJSON struct {
+type ErrorRecord struct {
 	Code    balance.Code `json:"code"`
 	Message string       `json:"message"`
 }
 
-func newError(err *balance.Error) *errorJSON {
+func newError(err *balance.Error) *ErrorRecord {
 	if err == nil {
 		return nil
 	}
-	return &errorJSON{err.Code, err.Message}
+	return &ErrorRecord{err.Code, err.Message}
 }
 
-func newFlag(flag *balance.Flag) *flagJSON {
+func newFlag(flag *balance.Flag) *FlagRecord {
 	if flag == nil {
 		return nil
 	}
-	return &flagJSON{flag.FeatureID, flag.PlanID, orNull(flag.ExpiresAt)}
+	return &FlagRecord{flag.FeatureID, flag.PlanID, orNull(flag.ExpiresAt)}
 }
 
 // Encode makes the record of a result for a topic. key is the request's own
 // where the customer is not known.
 func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers, key []byte) kafka.Message {
-	out := resultJSON{
+	out := ResultRecord{
 		RequestID: r.RequestID, Allowed: r.Error == nil && r.Code.Allowed(), Code: r.Code,
 		CustomerID: r.CustomerID, FeatureID: r.FeatureID, EntityID: orNull(r.EntityID),
 		Balance: newPool(catalog, r.Pool), Flag: newFlag(r.Flag), Preview: newPreview(catalog, r.Preview),
@@ -105,31 +105,31 @@ type Event struct {
 	EvaluatedMs int64
 }
 
-type eventJSON struct {
-	SpecVersion     string        `json:"specversion"`
-	ID              string        `json:"id"`
-	Source          string        `json:"source"`
-	Type            string        `json:"type"`
-	Subject         string        `json:"subject"`
-	Time            string        `json:"time"`
-	DataContentType string        `json:"datacontenttype"`
-	Data            eventDataJSON `json:"data"`
+type EventRecord struct {
+	SpecVersion     string      `json:"specversion"`
+	ID              string      `json:"id"`
+	Source          string      `json:"source"`
+	Type            string      `json:"type"`
+	Subject         string      `json:"subject"`
+	Time            string      `json:"time"`
+	DataContentType string      `json:"datacontenttype"`
+	Data            UsageRecord `json:"data"`
 }
 
-type eventDataJSON struct {
-	RequestID     string          `json:"request_id"`
-	CustomerID    string          `json:"customer_id"`
-	EntityID      *string         `json:"entity_id"`
-	FeatureID     string          `json:"feature_id"`
-	Value         json.Number     `json:"value"`
-	Properties    json.RawMessage `json:"properties"`
-	PoolFeatureID string          `json:"pool_feature_id"`
-	PoolValue     json.Number     `json:"pool_value"`
-	Deductions    []deductionJSON `json:"deductions"`
-	Remaining     json.Number     `json:"remaining"`
+type UsageRecord struct {
+	RequestID     string            `json:"request_id"`
+	CustomerID    string            `json:"customer_id"`
+	EntityID      *string           `json:"entity_id"`
+	FeatureID     string            `json:"feature_id"`
+	Value         json.Number       `json:"value"`
+	Properties    json.RawMessage   `json:"properties"`
+	PoolFeatureID string            `json:"pool_feature_id"`
+	PoolValue     json.Number       `json:"pool_value"`
+	Deductions    []DeductionRecord `json:"deductions"`
+	Remaining     json.Number       `json:"remaining"`
 }
 
-type deductionJSON struct {
+type DeductionRecord struct {
 	BalanceID string       `json:"balance_id"`
 	PlanID    *string      `json:"plan_id"`
 	Amount    json.Number  `json:"amount"`
@@ -173,15 +173,15 @@ func (e *Event) Encode(catalog *balance.Catalog, topic string, headers *Headers)
 	if e.Properties != "" {
 		properties = json.RawMessage(e.Properties)
 	}
-	deductions := make([]deductionJSON, len(e.Deductions))
+	deductions := make([]DeductionRecord, len(e.Deductions))
 	for i, d := range e.Deductions {
-		deductions[i] = deductionJSON{d.Balance.ID(e.Pool.FeatureID), orNull(d.Balance.PlanID), number(d.Amount, precision), d.Kind}
+		deductions[i] = DeductionRecord{d.Balance.ID(e.Pool.FeatureID), orNull(d.Balance.PlanID), number(d.Amount, precision), d.Kind}
 	}
-	out := eventJSON{
+	out := EventRecord{
 		SpecVersion: "1.0", ID: e.ID, Source: eventSource, Type: e.Feature.EventType(), Subject: e.CustomerID,
 		Time:            time.UnixMilli(e.EvaluatedMs).UTC().Format("2006-01-02T15:04:05.000Z07:00"),
 		DataContentType: contentTypeJSON,
-		Data: eventDataJSON{
+		Data: UsageRecord{
 			RequestID: e.RequestID, CustomerID: e.CustomerID, EntityID: orNull(e.EntityID), FeatureID: e.Feature.ID,
 			Value: number(e.Value, e.Feature.Precision), Properties: properties,
 			PoolFeatureID: e.Pool.FeatureID, PoolValue: number(e.PoolValue, precision),

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/catalog"
+	"tollgate/internal/settings"
+)
+
+type runCommand struct {
+	Kafka   settings.Kafka `embed:"" prefix:"kafka-" group:"Kafka"`
+	Redis   settings.Redis `embed:"" prefix:"redis-" group:"Redis"`
+	Catalog string         `placeholder:"FILE" group:"Deciding" help:"Catalogue of features and plans (YAML); read again on SIGHUP and when it changes."`
+	serving `embed:"" set:"log_level=info"`
+
+	rules *balance.Catalog
+}
+
+// Check notes what is wrong with the settings, the catalogue among them.
+func (c *runCommand) Check(problems *settings.Problems) {
+	c.Kafka.Check(problems)
+	c.Redis.Check(problems)
+	c.serving.check(problems)
+	c.rules = loadCatalog(c.Catalog, problems)
+}
+
+func loadCatalog(path string, problems *settings.Problems) *balance.Catalog {
+	if path == "" {
+		problems.Missing("catalog", "the catalogue file; deploy/catalog.yaml is an example")
+		return nil
+	}
+	rules, err := catalog.Load(path)
+	if err != nil {
+		problems.Add("--catalog: %v", err)
+	}
+	return rules
+}
+
+func (c *runCommand) Run(ctx context.Context) error {
+	logger := c.Log.Logger(os.Stderr)
+	client := c.Redis.Client()
+	defer client.Close()
+	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, logger)
+	if err != nil {
+		return err
+	}
+	logger.Info("serving", "http", w.http.Addr(), "catalog", c.rules.Version)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	watching, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		w.watch(watching, c.Catalog, reload)
+	}()
+	err = w.serve(ctx)
+	stop()
+	<-watched
+	logger.Info("stopped")
+	return err
+}

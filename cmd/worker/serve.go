@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/catalog"
+	"tollgate/internal/engine"
+	"tollgate/internal/ops"
+	"tollgate/internal/settings"
+	"tollgate/internal/store"
+	"tollgate/internal/stream"
+)
+
+// serving are the settings that `dev` and `run` share.
+type serving struct {
+	Topics      settings.Topics `embed:"" prefix:"topic-" group:"Topics"`
+	ReplyTopics []string        `placeholder:"NAME,…" group:"Topics" help:"Topics beside the default ones that a request may have its result sent to."`
+
+	KafkaGroup          string        `default:"tollgate" placeholder:"NAME" group:"Kafka" help:"Consumer group (${default})."`
+	KafkaSessionTimeout time.Duration `default:"10s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions (${default})."`
+
+	BatchMax          int           `default:"500" group:"Deciding" help:"Records decided together, at the most (${default})."`
+	BatchLinger       time.Duration `default:"0s" group:"Deciding" help:"How long a batch may wait to fill (${default})."`
+	IdempotencyWindow time.Duration `default:"24h" group:"Deciding" help:"How long an idempotency-key is remembered (${default})."`
+	ShutdownTimeout   time.Duration `default:"10s" group:"Deciding" help:"Bounds the finishing of what is in hand, at SIGTERM and when partitions move (${default})."`
+
+	HTTPAddr string       `name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"General" help:"Address of /metrics, /healthz and /readyz (${default})."`
+	Pprof    bool         `group:"General" help:"Serve /debug/pprof, too."`
+	Log      settings.Log `embed:"" prefix:"log-" group:"General"`
+}
+
+const (
+	minSessionTimeout = time.Second
+	maxShutdown       = stream.MaxShutdownTimeout
+	maxBatch          = 10_000
+)
+
+// check notes what is wrong.
+func (s *serving) check(problems *settings.Problems) {
+	s.Topics.Check(problems)
+	s.Log.Check(problems)
+	for _, topic := range s.ReplyTopics {
+		settings.CheckTopicName("reply-topics", topic, problems)
+		if slices.Contains(s.Topics.Names().All(), topic) && topic != s.Topics.CheckResults && topic != s.Topics.CommandResults {
+			problems.Add("--reply-topics: %q is a topic of the worker's own; a request must not have its result sent there", topic)
+		}
+	}
+	if s.KafkaGroup == "" {
+		problems.Missing("kafka-group", "the consumer group")
+	}
+	if s.KafkaSessionTimeout < minSessionTimeout {
+		problems.Add("--kafka-session-timeout must be %v or more", minSessionTimeout)
+	}
+	if s.BatchMax < 1 || s.BatchMax > maxBatch {
+		problems.Add("--batch-max must be from 1 to %d", maxBatch)
+	}
+	if s.BatchLinger < 0 || s.BatchLinger > time.Second {
+		problems.Add("--batch-linger must be from 0s to 1s")
+	}
+	if s.IdempotencyWindow < time.Millisecond {
+		problems.Add("--idempotency-window must be 1ms or more")
+	}
+	if s.ShutdownTimeout <= 0 || s.ShutdownTimeout > maxShutdown {
+		problems.Add("--shutdown-timeout must be more than 0s and at most %v", maxShutdown)
+	}
+	settings.CheckAddress("http-addr", s.HTTPAddr, problems)
+}
+
+// worker is a worker with everything that it is made of.
+type worker struct {
+	broker   stream.Broker
+	redis    redis.UniversalClient
+	store    *store.Store
+	engine   *engine.Engine
+	consumer *stream.Consumer
+	metrics  *ops.Metrics
+	http     *ops.HTTPServer
+	logger   *slog.Logger
+	topics   []string // that must exist
+	// ephemeral says that what Redis holds is meant to be lost.
+	ephemeral bool
+}
+
+// newWorker puts a worker together. Nothing is connected yet, but its HTTP address
+// is taken.
+func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, options store.Options, rules *balance.Catalog, logger *slog.Logger) (*worker, error) {
+	w := &worker{broker: broker, redis: client, logger: logger, metrics: ops.NewMetrics()}
+	topics := s.Topics.Names()
+	w.topics = slices.Concat(topics.All(), s.ReplyTopics)
+	w.metrics.SetChecksTopic(topics.Checks)
+	w.metrics.SetCatalog(rules.Version)
+	var err error
+	if w.store, err = store.New(client, options); err != nil {
+		return nil, err
+	}
+	w.engine = engine.New(w.store, rules, engine.Options{
+		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow, Clock: time.Now,
+	}, logger, w.metrics)
+	w.consumer = stream.NewConsumer(broker, stream.Options{
+		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
+		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
+	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
+	w.http, err = ops.Listen(ops.HTTPOptions{
+		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof,
+		Probes: []ops.Probe{
+			{Name: "kafka", Check: func(ctx context.Context) error { return stream.Reachable(ctx, broker) }},
+			{Name: "redis", Check: w.store.Ping},
+			{Name: "group", Check: func(context.Context) error {
+				if !w.consumer.Joined() {
+					return errors.New("not joined")
+				}
+				return nil
+			}},
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--http-addr: %w", err)
+	}
+	return w, nil
+}
+
+// serve works until ctx ends, and then until what is in hand is finished.
+func (w *worker) serve(ctx context.Context) error {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return w.http.Serve(serving) })
+	group.Go(func() error {
+		defer stop() // /metrics and /readyz answer to the end
+		if err := w.prepare(groupCtx); err != nil {
+			if groupCtx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		return w.consumer.Run(groupCtx)
+	})
+	return group.Wait()
+}
+
+// prepare waits until Kafka and Redis answer, and holds what they have against what
+// the worker needs.
+func (w *worker) prepare(ctx context.Context) error {
+	missing, err := eventually(ctx, w, "kafka", func(ctx context.Context) ([]string, error) {
+		return stream.MissingTopics(ctx, w.broker.Client, w.topics)
+	})
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("topics are missing: %s; create them with 'worker topics create'", strings.Join(missing, ", "))
+	}
+	warnings, err := eventually(ctx, w, "redis", w.store.Warnings)
+	if err != nil {
+		return err
+	}
+	for _, warning := range warnings {
+		if !w.ephemeral {
+			w.logger.Warn(warning)
+		}
+	}
+	changed, err := eventually(ctx, w, "redis", func(ctx context.Context) (error, error) {
+		err := w.store.RegisterFeatures(ctx, w.engine.Catalog())
+		if changes := (store.FeaturesChanged)(nil); errors.As(err, &changes) {
+			return changes, nil
+		}
+		return nil, err
+	})
+	return errors.Join(err, changed)
+}
+
+const longestWait = 5 * time.Second
+
+// eventually tries until try succeeds or ctx ends.
+func eventually[T any](ctx context.Context, w *worker, dependency string, try func(context.Context) (T, error)) (T, error) {
+	wait := 100 * time.Millisecond
+	for {
+		value, err := try(ctx)
+		if err == nil {
+			return value, nil
+		}
+		w.logger.Warn("waiting for "+dependency, "error", err)
+		w.metrics.DependencyRetried(dependency)
+		select {
+		case <-ctx.Done():
+			return value, context.Cause(ctx)
+		case <-time.After(wait/2 + rand.N(wait/2)):
+		}
+		wait = min(2*wait, longestWait)
+	}
+}
+
+// catalogPoll is how often the catalogue file is looked at.
+const catalogPoll = 2 * time.Second
+
+// watch takes new versions of the catalogue file until ctx ends.
+func (w *worker) watch(ctx context.Context, path string, reload <-chan os.Signal) {
+	catalog.Watch(ctx, path, catalogPoll, reload, w.logger, func(next *balance.Catalog) error {
+		if err := w.store.RegisterFeatures(ctx, next); err != nil {
+			return err
+		}
+		w.engine.SetCatalog(next)
+		w.metrics.SetCatalog(next.Version)
+		return nil
+	})
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"tollgate/internal/catalog"
+	"tollgate/internal/engine"
+	"tollgate/internal/ops"
+	"tollgate/internal/settings"
+	"tollgate/internal/stream"
+	"tollgate/internal/terminal"
+)
+
+type catalogCommand struct {
+	Check catalogCheckCommand `cmd:"" help:"Validate a catalogue file; exits 1 where it has a problem, each named with its line."`
+}
+
+type catalogCheckCommand struct {
+	File string `arg:"" help:"The file."`
+}
+
+func (c *catalogCheckCommand) Run() error {
+	rules, err := catalog.Load(c.File)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s is valid: %d features, %d plans, version %s\n", c.File, len(rules.Features), len(rules.Plans), rules.Version)
+	return nil
+}
+
+type topicsCommand struct {
+	Create topicsCreateCommand `cmd:"" help:"Create the topics that are missing, and say how those that exist differ."`
+}
+
+type topicsCreateCommand struct {
+	Kafka             settings.Kafka  `embed:"" prefix:"kafka-" group:"Kafka"`
+	Topics            settings.Topics `embed:"" prefix:"topic-" group:"Topics"`
+	Partitions        int             `default:"12" group:"Topics" help:"Partitions of each topic (${default}); requests and results must have the same number."`
+	ReplicationFactor int             `default:"3" group:"Topics" help:"Copies of each partition (${default})."`
+	Retention         time.Duration   `default:"168h" group:"Topics" help:"How long records are kept (${default})."`
+	Output            string          `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json (${default})."`
+}
+
+// Check notes what is wrong with the settings.
+func (c *topicsCreateCommand) Check(problems *settings.Problems) {
+	c.Kafka.Check(problems)
+	c.Topics.Check(problems)
+	if c.Partitions < 1 {
+		problems.Add("--partitions must be 1 or more")
+	}
+	if c.ReplicationFactor < 1 {
+		problems.Add("--replication-factor must be 1 or more")
+	}
+	if c.Retention < time.Minute {
+		problems.Add("--retention must be 1m or more")
+	}
+}
+
+func (c *topicsCreateCommand) Run(ctx context.Context) error {
+	broker := c.Kafka.Broker()
+	if err := stream.Reachable(ctx, broker); err != nil {
+		return err
+	}
+	states, err := stream.CreateTopics(ctx, broker.Client, topicsToBe(c.Topics.Names(), c.Partitions, c.ReplicationFactor, c.Retention))
+	if err != nil {
+		return err
+	}
+	if c.Output == "json" {
+		return json.NewEncoder(os.Stdout).Encode(states)
+	}
+	rows := terminal.NewTable(os.Stdout, table.Row{"topic", "", ""})
+	for _, state := range states {
+		what := "exists"
+		if state.Created {
+			what = "created"
+		}
+		rows.AppendRow(table.Row{state.Name, what, strings.Join(state.Differs, "; ")})
+	}
+	rows.Render()
+	return nil
+}
+
+func topicsToBe(names engine.Topics, partitions, replicationFactor int, retention time.Duration) []stream.Topic {
+	var topics []stream.Topic
+	for _, name := range names.All() {
+		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: replicationFactor, Retention: retention})
+	}
+	return topics
+}
+
+type versionCommand struct {
+	Output string `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json (${default})."`
+}
+
+func (c *versionCommand) Run() error {
+	build := ops.ReadBuild()
+	if c.Output == "json" {
+		return json.NewEncoder(os.Stdout).Encode(build)
+	}
+	fmt.Printf("tollgate %s, commit %s, %s\n", build.Version, build.Commit, build.Go)
+	return nil
+}

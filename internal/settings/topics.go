@@ -1,0 +1,54 @@
+package settings
+
+import (
+	"regexp"
+
+	"tollgate/internal/engine"
+)
+
+// Topics are the names of the topics.
+type Topics struct {
+	Checks         string `default:"balance.checks" placeholder:"NAME" help:"Check requests (${default})."`
+	CheckResults   string `default:"balance.check-results" placeholder:"NAME" help:"Their results (${default})."`
+	UsageEvents    string `default:"balance.usage-events" placeholder:"NAME" help:"Usage events (${default})."`
+	Commands       string `default:"balance.commands" placeholder:"NAME" help:"Commands (${default})."`
+	CommandResults string `default:"balance.command-results" placeholder:"NAME" help:"Their results (${default})."`
+	DeadLetters    string `default:"balance.dead-letters" placeholder:"NAME" help:"Records that could not be read (${default})."`
+}
+
+// topicName is what Kafka takes for the name of a topic.
+var topicName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,249}$`)
+
+// CheckTopicName notes a name that no topic can have.
+func CheckTopicName(flag, name string, problems *Problems) {
+	if !topicName.MatchString(name) || name == "." || name == ".." {
+		problems.Add("--%s: %q is no name for a topic; it may have letters, digits, '.', '_' and '-'", flag, name)
+	}
+}
+
+// Check notes what is wrong.
+func (t *Topics) Check(problems *Problems) {
+	for _, topic := range []struct{ flag, name string }{
+		{"topic-checks", t.Checks}, {"topic-check-results", t.CheckResults}, {"topic-usage-events", t.UsageEvents},
+		{"topic-commands", t.Commands}, {"topic-command-results", t.CommandResults}, {"topic-dead-letters", t.DeadLetters},
+	} {
+		CheckTopicName(topic.flag, topic.name, problems)
+		// What the worker writes must not come back to it as a question.
+		for _, input := range []string{t.Checks, t.Commands} {
+			if topic.name == input && topic.flag != "topic-checks" && topic.flag != "topic-commands" {
+				problems.Add("--%s: %q is a topic that the worker reads; it must not write to it", topic.flag, topic.name)
+			}
+		}
+	}
+	if t.Checks == t.Commands {
+		problems.Add("--topic-commands: checks and commands need topics of their own, both are %q", t.Commands)
+	}
+}
+
+// Names are the names, as the engine takes them.
+func (t *Topics) Names() engine.Topics {
+	return engine.Topics{
+		Checks: t.Checks, CheckResults: t.CheckResults, UsageEvents: t.UsageEvents,
+		Commands: t.Commands, CommandResults: t.CommandResults, DeadLetters: t.DeadLetters,
+	}
+}
