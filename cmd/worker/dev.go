@@ -24,8 +24,8 @@ import (
 )
 
 type devCommand struct {
-	DevKafkaAddr string `default:"127.0.0.1:9092" placeholder:"HOST:PORT" group:"Dev" help:"Loopback address of the embedded Kafka (${default}); port 0 takes any that is free."`
-	DevRedisAddr string `default:"127.0.0.1:6379" placeholder:"HOST:PORT" group:"Dev" help:"Loopback address of the embedded Redis (${default})."`
+	DevKafkaAddr string `default:"127.0.0.1:9092" group:"Dev" help:"Loopback address of the embedded Kafka; port 0 takes any that is free."`
+	DevRedisAddr string `default:"127.0.0.1:6379" group:"Dev" help:"Loopback address of the embedded Redis."`
 	Once         bool   `group:"Dev" help:"Exit after the demo: 0 where every decision was the expected one."`
 	Catalog      string `placeholder:"FILE" group:"Deciding" help:"Another catalogue than the example; then there are no demo customers and no demo."`
 	serving      `embed:"" set:"log_level=warn"`

@@ -26,17 +26,17 @@ import (
 // serving are the settings that `dev` and `run` share.
 type serving struct {
 	Topics      settings.Topics `embed:"" prefix:"topic-" group:"Topics"`
-	ReplyTopics []string        `placeholder:"NAME,…" group:"Topics" help:"Topics beside the default ones that a request may have its result sent to."`
+	ReplyTopics []string        `placeholder:"NAME" group:"Topics" help:"Topics beside the default ones that a request may have its result sent to."`
 
-	KafkaGroup          string        `default:"tollgate" placeholder:"NAME" group:"Kafka" help:"Consumer group (${default})."`
-	KafkaSessionTimeout time.Duration `default:"10s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions (${default})."`
+	KafkaGroup          string        `default:"tollgate" group:"Kafka" help:"Consumer group."`
+	KafkaSessionTimeout time.Duration `default:"10s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions."`
 
-	BatchMax          int           `default:"500" group:"Deciding" help:"Records decided together, at the most (${default})."`
-	BatchLinger       time.Duration `default:"0s" group:"Deciding" help:"How long a batch may wait to fill (${default})."`
-	IdempotencyWindow time.Duration `default:"24h" group:"Deciding" help:"How long an idempotency-key is remembered (${default})."`
-	ShutdownTimeout   time.Duration `default:"10s" group:"Deciding" help:"Bounds the finishing of what is in hand, at SIGTERM and when partitions move (${default})."`
+	BatchMax          int           `default:"500" group:"Deciding" help:"Records decided together, at the most."`
+	BatchLinger       time.Duration `default:"0s" group:"Deciding" help:"How long a batch may wait to fill."`
+	IdempotencyWindow time.Duration `default:"24h" group:"Deciding" help:"How long an idempotency-key is remembered."`
+	ShutdownTimeout   time.Duration `default:"10s" group:"Deciding" help:"Bounds the finishing of what is in hand, at SIGTERM and when partitions move."`
 
-	HTTPAddr string       `name:"http-addr" default:"127.0.0.1:8080" placeholder:"HOST:PORT" group:"General" help:"Address of /metrics, /healthz and /readyz (${default})."`
+	HTTPAddr string       `name:"http-addr" default:"127.0.0.1:8080" group:"General" help:"Address of /metrics, /healthz and /readyz."`
 	Pprof    bool         `group:"General" help:"Serve /debug/pprof, too."`
 	Log      settings.Log `embed:"" prefix:"log-" group:"General"`
 }

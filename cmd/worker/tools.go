@@ -42,10 +42,10 @@ type topicsCommand struct {
 type topicsCreateCommand struct {
 	Kafka             settings.Kafka  `embed:"" prefix:"kafka-" group:"Kafka"`
 	Topics            settings.Topics `embed:"" prefix:"topic-" group:"Topics"`
-	Partitions        int             `default:"12" group:"Topics" help:"Partitions of each topic (${default}); requests and results must have the same number."`
-	ReplicationFactor int             `default:"3" group:"Topics" help:"Copies of each partition (${default})."`
-	Retention         time.Duration   `default:"168h" group:"Topics" help:"How long records are kept (${default})."`
-	Output            string          `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json (${default})."`
+	Partitions        int             `default:"12" group:"Topics" help:"Partitions of each topic; requests and results must have the same number."`
+	ReplicationFactor int             `default:"3" group:"Topics" help:"Copies of each partition."`
+	Retention         time.Duration   `default:"168h" group:"Topics" help:"How long records are kept."`
+	Output            string          `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json."`
 }
 
 // Check notes what is wrong with the settings.
@@ -96,7 +96,7 @@ func topicsToBe(names engine.Topics, partitions, replicationFactor int, retentio
 }
 
 type versionCommand struct {
-	Output string `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json (${default})."`
+	Output string `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json."`
 }
 
 func (c *versionCommand) Run() error {

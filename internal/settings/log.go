@@ -7,8 +7,8 @@ import (
 
 // Log are the settings of the log.
 type Log struct {
-	Level  string `default:"${log_level}" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
-	Format string `default:"text" placeholder:"FORMAT" help:"text or json (${default})."`
+	Level  string `default:"${log_level}" help:"debug, info, warn or error."`
+	Format string `default:"text" help:"text or json."`
 }
 
 // Check notes what is wrong.

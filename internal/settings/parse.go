@@ -6,6 +6,7 @@ package settings
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,16 +59,16 @@ type File struct {
 // Parse reads args into cli, a pointer to a struct of kong commands. It fails with
 // Problems. Help is printed to the process's standard output and ends it.
 func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error) {
-	var problems Problems
+	var unparsed, problems Problems
 	options = append(options,
 		kong.DefaultEnvars(EnvPrefix),
 		kong.Configuration(readFile),
 		kong.UsageOnError(),
 		kong.ExplicitGroups(groups),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		collecting(reflect.Bool, &problems), collecting(reflect.Int, &problems), collecting(reflect.Int64, &problems),
-		collecting(reflect.Float64, &problems),
-		kong.TypeMapper(reflect.TypeFor[time.Duration](), collector{durationMapper, &problems}),
+		collecting(reflect.Bool, &unparsed), collecting(reflect.Int, &unparsed), collecting(reflect.Int64, &unparsed),
+		collecting(reflect.Float64, &unparsed),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), collector{durationMapper, &unparsed}),
 	)
 	parser, err := kong.New(cli, options...)
 	if err != nil {
@@ -75,16 +76,29 @@ func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error
 	}
 	ctx, err := parser.Parse(args)
 	if err != nil {
-		problems.Add("%v", err)
-		return nil, problems
+		unparsed.Add("%v", err)
+		return nil, unparsed
 	}
 	if command, ok := ctx.Selected().Target.Addr().Interface().(Checked); ok {
 		command.Check(&problems)
 	}
-	if len(problems) > 0 {
+	if problems = unparsed.and(problems); len(problems) > 0 {
 		return nil, problems
 	}
 	return ctx, nil
+}
+
+// and adds what is wrong with the values, but for the flags that have none because
+// they could not be parsed.
+func (p Problems) and(values Problems) Problems {
+	all := p
+	for _, problem := range values {
+		flag, _, _ := strings.Cut(problem, " must")
+		if !slices.ContainsFunc(p, func(known string) bool { return strings.HasPrefix(known, flag+":") }) {
+			all = append(all, problem)
+		}
+	}
+	return all
 }
 
 // groups orders the flags in --help.

@@ -10,7 +10,7 @@ import (
 
 // Redis are the settings of the connection to Redis.
 type Redis struct {
-	Addrs                []string `placeholder:"HOST:PORT,…" help:"One address: a standalone server. Several: a Cluster; with --redis-master: its Sentinels."`
+	Addrs                []string `placeholder:"HOST:PORT" help:"One address: a standalone server. Several: a Cluster; with --redis-master: its Sentinels."`
 	Cluster              bool     `help:"One address, too, is a Cluster's (a configuration endpoint)."`
 	Master               string   `placeholder:"NAME" help:"Name of the master that Sentinels watch."`
 	Username             string   `placeholder:"NAME" help:"ACL user."`
@@ -22,7 +22,7 @@ type Redis struct {
 	DB                   int      `name:"db" default:"0" help:"Database number (not with a Cluster)."`
 	TLS                  `embed:""`
 	Prefix               string        `default:"tollgate:" help:"Begins every key."`
-	WaitReplicas         int           `default:"0" placeholder:"N" help:"Replicas that must have a deduction before its result is published."`
+	WaitReplicas         int           `default:"0" help:"Replicas that must have a deduction before its result is published."`
 	WaitTimeout          time.Duration `default:"2s" help:"How long to wait for them before trying again."`
 }
 

@@ -8,12 +8,12 @@ import (
 
 // Topics are the names of the topics.
 type Topics struct {
-	Checks         string `default:"balance.checks" placeholder:"NAME" help:"Check requests (${default})."`
-	CheckResults   string `default:"balance.check-results" placeholder:"NAME" help:"Their results (${default})."`
-	UsageEvents    string `default:"balance.usage-events" placeholder:"NAME" help:"Usage events (${default})."`
-	Commands       string `default:"balance.commands" placeholder:"NAME" help:"Commands (${default})."`
-	CommandResults string `default:"balance.command-results" placeholder:"NAME" help:"Their results (${default})."`
-	DeadLetters    string `default:"balance.dead-letters" placeholder:"NAME" help:"Records that could not be read (${default})."`
+	Checks         string `default:"balance.checks" help:"Check requests."`
+	CheckResults   string `default:"balance.check-results" help:"Their results."`
+	UsageEvents    string `default:"balance.usage-events" help:"Usage events."`
+	Commands       string `default:"balance.commands" help:"Commands."`
+	CommandResults string `default:"balance.command-results" help:"Their results."`
+	DeadLetters    string `default:"balance.dead-letters" help:"Records that could not be read."`
 }
 
 // topicName is what Kafka takes for the name of a topic.
