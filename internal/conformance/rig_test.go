@@ -159,6 +159,9 @@ func (r *rig) send(t *testing.T, topic string, records []kafka.Message) []kafka.
 		})
 	}
 	wait.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
 	for _, record := range records {
 		r.awaitSettled(ctx, t, place(topic, record.Partition, record.Offset))
 	}

@@ -136,17 +136,35 @@ func Logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(out, nil))
 }
 
-// CreateTopics creates topics with so many partitions.
+// CreateTopics creates topics with so many partitions, and returns when every one of
+// them has a leader that answers for it.
 func CreateTopics(t testing.TB, broker stream.Broker, partitions int, names ...string) {
 	t.Helper()
 	var topics []stream.Topic
 	for _, name := range names {
 		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: 1, Retention: time.Hour})
 	}
-	if _, err := stream.CreateTopics(t.Context(), broker.Client, topics); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	if _, err := stream.CreateTopics(ctx, broker.Client, topics); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range names {
+		for partition := range partitions {
+			for {
+				_, err := stream.LastOffset(ctx, broker.Client, name, partition)
+				if err == nil {
+					break
+				}
+				if ctx.Err() != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
 }
+
+const startTimeout = 30 * time.Second
 
 // Drain is a topic read to its end, again and again.
 type Drain struct {

@@ -15,7 +15,7 @@ import (
 
 // Kafka are the settings of the connection to a Kafka cluster.
 type Kafka struct {
-	Brokers          []string `placeholder:"HOST:PORT" help:"Brokers to begin with."`
+	Brokers          []string `placeholder:"HOST:PORT" help:"Brokers to begin with${kafka_brokers_default}."`
 	TLS              `embed:""`
 	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" help:"plain, scram-sha-256 or scram-sha-512."`
 	SASLUsername     string `name:"sasl-username" placeholder:"NAME" help:"User to log in as."`

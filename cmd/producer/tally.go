@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/schollz/progressbar/v3"
+	"github.com/segmentio/kafka-go"
+
+	"tollgate/internal/client"
+	"tollgate/internal/terminal"
+)
+
+// tally matches results with the requests that were sent.
+type tally struct {
+	mutex    sync.Mutex
+	pending  map[string]time.Time // when each request was due
+	codes    map[string]int
+	latency  *hdrhistogram.Histogram // µs
+	answered int
+	last     time.Time // that a result came
+	changed  chan struct{}
+}
+
+const maxLatency = time.Hour
+
+func newTally() *tally {
+	return &tally{
+		pending: map[string]time.Time{}, codes: map[string]int{},
+		latency: hdrhistogram.New(1, maxLatency.Microseconds(), 3), changed: make(chan struct{}, 1),
+	}
+}
+
+// expect notes requests before they are sent.
+func (t *tally) expect(id string, due time.Time) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	t.pending[id] = due
+}
+
+// settle notes a result; results of others, and repeats, do not count.
+func (t *tally) settle(record kafka.Message) {
+	now, id := time.Now(), client.RequestID(record.Headers)
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	due, ours := t.pending[id]
+	if !ours {
+		return
+	}
+	delete(t.pending, id)
+	var result struct {
+		Code  string `json:"code"`
+		OK    *bool  `json:"ok"`
+		Error *struct {
+			Code string `json:"code"`
+		} `json:"error"`
+	}
+	_ = json.Unmarshal(record.Value, &result)
+	switch {
+	case result.Error != nil:
+		result.Code = result.Error.Code
+	case result.OK != nil:
+		result.Code = "ok"
+	}
+	t.codes[result.Code]++
+	t.answered++
+	t.last = now
+	_ = t.latency.RecordValue(max(1, now.Sub(due).Microseconds()))
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits until every request has its result, or none has come for so long. It
+// returns how many are missing.
+func (t *tally) wait(ctx context.Context, patience time.Duration) int {
+	began := time.Now()
+	for {
+		t.mutex.Lock()
+		missing, last := len(t.pending), t.last
+		t.mutex.Unlock()
+		if last.Before(began) {
+			last = began
+		}
+		left := time.Until(last.Add(patience))
+		if missing == 0 || left <= 0 {
+			return missing
+		}
+		select {
+		case <-ctx.Done():
+			return missing
+		case <-t.changed:
+		case <-time.After(left):
+		}
+	}
+}
+
+// count is how many results have come.
+func (t *tally) count() int {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	return t.answered
+}
+
+// latencies are in milliseconds.
+type latencies struct {
+	P50  float64 `json:"p50"`
+	P90  float64 `json:"p90"`
+	P99  float64 `json:"p99"`
+	P999 float64 `json:"p99_9"`
+	Max  float64 `json:"max"`
+}
+
+func (t *tally) latencies() latencies {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	at := func(quantile float64) float64 { return float64(t.latency.ValueAtQuantile(quantile)) / 1000 }
+	return latencies{P50: at(50), P90: at(90), P99: at(99), P999: at(99.9), Max: at(100)}
+}
+
+func (l latencies) String() string {
+	return fmt.Sprintf("p50 %.1f ms  p90 %.1f ms  p99 %.1f ms  p99.9 %.1f ms  max %.1f ms", l.P50, l.P90, l.P99, l.P999, l.Max)
+}
+
+// newProgress is a bar on a terminal's standard error, nothing elsewhere. total is -1
+// where it is not known.
+func newProgress(total int64, what string, options ...progressbar.Option) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(total, append([]progressbar.Option{
+		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionSetVisibility(terminal.Is(os.Stderr)),
+		progressbar.OptionSetDescription(what), progressbar.OptionThrottle(100 * time.Millisecond),
+		progressbar.OptionSetWidth(20), progressbar.OptionClearOnFinish(), progressbar.OptionShowCount(),
+	}, options...)...)
+}
