@@ -17,12 +17,12 @@ func (c *command) customerPut() (store.Call, *balance.Error) {
 }
 
 func (c *command) customerGet() (store.Call, *balance.Error) {
-	c.extra = profileFields
+	c.extra = c.profileFields
 	return c.engine.store.CustomerGet(c.step(false), c.rules.items), nil
 }
 
-// profileFields are a customer's flags, plans and entities.
-func profileFields(outcome *store.CommandOutcome) map[string]any {
+// profileFields are a customer's flags, plans and entities, each with what it holds itself.
+func (c *command) profileFields(outcome *store.CommandOutcome) map[string]any {
 	profile := outcome.Profile
 	if profile == nil {
 		return nil
@@ -43,6 +43,7 @@ func profileFields(outcome *store.CommandOutcome) map[string]any {
 	for _, entity := range profile.Entities {
 		entities = append(entities, map[string]any{
 			"entity_id": entity.ID, "feature_id": entity.FeatureID, "name": orNull(entity.Name), "created_at": entity.CreatedMs,
+			"balances": wire.PoolFields(c.rules.catalog, entity.Pools),
 		})
 	}
 	var ofCustomer []balance.Flag

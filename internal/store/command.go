@@ -155,6 +155,7 @@ type Entity struct {
 	CreatedMs int64
 	FeatureID string
 	Name      string
+	Pools     []balance.Pool // what it holds itself
 }
 
 // Profile is what customer.get tells beside the balances.
@@ -234,10 +235,13 @@ func (d *decoder) profile() *Profile {
 		p.Flags = append(p.Flags, flag)
 	}
 	for range d.array(0) {
-		d.array(2)
+		d.array(3)
 		entity := Entity{ID: d.string()}
 		d.array(3)
 		entity.CreatedMs, entity.FeatureID, entity.Name = d.int(), d.string(), d.string()
+		for range d.array(0) {
+			entity.Pools = append(entity.Pools, d.snapshot().pool)
+		}
 		p.Entities = append(p.Entities, entity)
 	}
 	return p

@@ -96,7 +96,7 @@ func (d *decoder) interval() balance.Interval {
 }
 
 // balanceFields is the number of elements of B in scripts/lib/fields.lua.
-const balanceFields = 22
+const balanceFields = 24
 
 func (d *decoder) balance(entity string) balance.Balance {
 	d.array(balanceFields)
@@ -119,6 +119,8 @@ func (d *decoder) balance(entity string) balance.Balance {
 	b.Over, b.FromRollovers = d.int(), d.int()
 	d.skip() // rollover_max
 	d.skip() // rollover_months
+	d.skip() // times
+	d.skip() // added
 	for range d.array(0) {
 		d.array(3)
 		b.Rollovers = append(b.Rollovers, balance.RolledOver{Held: d.int(), Remaining: d.int(), ExpiresAt: d.int()})

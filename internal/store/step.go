@@ -59,8 +59,24 @@ func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...an
 	if step.Remember {
 		offset = strconv.FormatInt(step.Origin.Offset, 10)
 	}
-	common := make([]any, 0, 8+len(args))
+	common := make([]any, 0, commonArgs+len(args))
 	common = append(common, nowMs, offset, step.Origin.TimestampMs, step.Origin.Generation,
-		step.Origin.Committed, windowEnd, step.Memo, items)
+		step.Origin.Committed, windowEnd, step.Memo, items, noPredecessor)
 	return Call{script: run, keys: keys, args: append(common, args...)}
 }
+
+// Places among the common arguments.
+const (
+	argOffset      = 1
+	argPredecessor = 8
+	commonArgs     = 9
+)
+
+const noPredecessor = ""
+
+// remembered is the offset under which the ledger will have the call, "" where it
+// will not.
+func (c *Call) remembered() string { return c.args[argOffset].(string) }
+
+// ledger is the key of the call's ledger: one for each customer and topic partition.
+func (c *Call) ledger() string { return c.keys[2] }

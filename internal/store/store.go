@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,9 +77,11 @@ type Reply struct {
 	Err error
 }
 
-// Run sends the calls in one pipeline and returns their replies in order. Where
-// it fails, some of the calls may have been applied: running them again returns
-// the same outcomes, as long as they were to be remembered.
+// Run sends the calls, all of one topic partition, in one pipeline and returns
+// their replies in order. Each customer's are applied in their order, whatever
+// Redis answers in between. Where Run fails, some of the calls may have been
+// applied: running them again returns the same outcomes, as long as they were to
+// be remembered.
 func (s *Store) Run(ctx context.Context, calls []Call) ([]Reply, error) {
 	replies := make([]Reply, len(calls))
 	pending := make([]int, len(calls))
@@ -86,21 +89,38 @@ func (s *Store) Run(ctx context.Context, calls []Call) ([]Reply, error) {
 		pending[i] = i
 	}
 	for len(pending) > 0 {
-		missing, err := s.runOnce(ctx, calls, pending, replies)
+		chain(calls, pending)
+		missing, early, err := s.runOnce(ctx, calls, pending, replies)
 		if err != nil {
 			return nil, err
 		}
 		if err := s.load(ctx, calls, missing); err != nil {
 			return nil, err
 		}
-		pending = missing
+		pending = append(missing, early...)
+		slices.Sort(pending)
 	}
 	return replies, nil
 }
 
+// chain tells every pending call which one of the same customer must have been
+// applied before it: in the middle of a pipeline Redis can lose a script, or send
+// a call to another node, and answer those behind it all the same.
+func chain(calls []Call, pending []int) {
+	last := make(map[string]string, len(pending))
+	for _, n := range pending {
+		call := &calls[n]
+		call.args[argPredecessor] = last[call.ledger()] // "" where there is none
+		if offset := call.remembered(); offset != "" {
+			last[call.ledger()] = offset
+		}
+	}
+}
+
 // runOnce sends the pending calls. It returns those whose script Redis does not
-// have (after SCRIPT FLUSH, a restart, a failover).
-func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replies []Reply) (missing []int, err error) {
+// have (after SCRIPT FLUSH, a restart, a failover), and those that came before
+// their turn.
+func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replies []Reply) (missing, early []int, err error) {
 	pipe := s.client.Pipeline()
 	commands := make([]*redis.Cmd, len(pending))
 	for i, n := range pending {
@@ -120,24 +140,29 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 		case isScriptFailure(err):
 			replies[pending[i]].Err = fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
 		case err != nil:
-			return nil, fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
+			return nil, nil, fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
+		case value == notYet:
+			early = append(early, pending[i])
 		default:
 			if replies[pending[i]], err = readReply(value); err != nil {
-				return nil, fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
+				return nil, nil, fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
 			}
 		}
 	}
 	if wait != nil {
 		reached, err := wait.Int()
 		if err != nil {
-			return nil, fmt.Errorf("redis WAIT: %w", err)
+			return nil, nil, fmt.Errorf("redis WAIT: %w", err)
 		}
 		if reached < s.waitReplicas {
-			return nil, fmt.Errorf("redis WAIT: %w: %d of %d", ErrTooFewReplicas, reached, s.waitReplicas)
+			return nil, nil, fmt.Errorf("redis WAIT: %w: %d of %d", ErrTooFewReplicas, reached, s.waitReplicas)
 		}
 	}
-	return missing, nil
+	return missing, early, nil
 }
+
+// notYet is NOT_YET of scripts/lib/outcome.lua.
+const notYet = int64(0)
 
 // isScriptFailure tells an error that a script ran into from one of Redis around it.
 func isScriptFailure(err error) bool {

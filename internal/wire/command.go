@@ -142,6 +142,17 @@ func FlagFields(flags []balance.Flag) map[string]any {
 	return out
 }
 
+// PoolFields are pools by feature, as results show them.
+func PoolFields(catalog *balance.Catalog, pools []balance.Pool) map[string]*PoolRecord {
+	out := make(map[string]*PoolRecord, len(pools))
+	for i := range pools {
+		if pool := newPool(catalog, &pools[i]); pool != nil {
+			out[pools[i].FeatureID] = pool
+		}
+	}
+	return out
+}
+
 // Encode makes the record of a command's result for a topic.
 func (r *CommandResult) Encode(catalog *balance.Catalog, topic string, headers *Headers, key []byte) kafka.Message {
 	out := map[string]any{}
@@ -153,13 +164,7 @@ func (r *CommandResult) Encode(catalog *balance.Catalog, topic string, headers *
 	if r.Error != nil {
 		out["error"] = newError(r.Error)
 	}
-	balances := map[string]*PoolRecord{}
-	for i := range r.Pools {
-		if pool := newPool(catalog, &r.Pools[i]); pool != nil {
-			balances[r.Pools[i].FeatureID] = pool
-		}
-	}
-	out["balances"] = balances
+	out["balances"] = PoolFields(catalog, r.Pools)
 	if r.CustomerID != "" {
 		key = []byte(r.CustomerID)
 	}

@@ -1,20 +1,21 @@
 -- balance_update: corrects a balance, or a pool as a whole.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
--- KEYS, ARGV 1..8, returns: see lib/outcome.lua.
--- ARGV[9]  the entity, '' for the customer
--- ARGV[10] the feature
--- ARGV[11] the balance's id, '' for the pool as a whole
--- ARGV[12] remaining, usage or add
--- ARGV[13] the amount
+-- KEYS, ARGV 1..9, returns: see lib/outcome.lua.
+-- ARGV[10]  the entity, '' for the customer
+-- ARGV[11] the feature
+-- ARGV[12] the balance's id, '' for the pool as a whole
+-- ARGV[13] remaining, usage or add
+-- ARGV[14] the amount
 --
 -- remaining, usage: sets it, the usage following the remaining and the other way round; what
--- granted does not reach is raised (remaining) or goes into overage (usage). add: grants so
--- much more until the next reset, or takes so much of what is left away.
+-- granted does not reach is granted (remaining) or goes into overage (usage). add: grants so
+-- much more, or takes so much of what is left away. What is granted or taken away lasts until
+-- the balance's next reset.
 --
 -- Outcome: see lib/command.lua.
 -- Invariant: that of a balance (lib/fields.lua).
-local entity, feature, id, what, amount = ARGV[9], ARGV[10], ARGV[11], ARGV[12], tonumber(ARGV[13])
+local entity, feature, id, what, amount = ARGV[10], ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
 
 local seen = begin()
 if seen then return seen end
@@ -26,7 +27,8 @@ local whole = current_pool(feature, entity)
 local pool = { feature = feature, owners = whole.owners, list = {}, owner_of = {} }
 for i, b in ipairs(whole.list) do
   local holder = whole.owners[whole.owner_of[i]].entity
-  if id == '' or balance_id(b, feature, holder) == id then
+  -- An entity's balance may bear the id of a customer's; the first is meant.
+  if id == '' or (#pool.list == 0 and balance_id(b, feature, holder) == id) then
     pool.list[#pool.list + 1] = b
     pool.owner_of[#pool.list] = whole.owner_of[i]
   end
@@ -44,6 +46,7 @@ end
 
 local function raise_target(by)
   raise(target, by, 0)
+  target[B.added] = target[B.added] + by
   for _, owner in ipairs(pool.owners) do
     for _, b in ipairs(owner.balances) do owner.changed = owner.changed or b == target end
   end
@@ -52,7 +55,7 @@ local function take_back(by) -- less is granted, of what is left
   for i = #pool.list, 1, -1 do
     local b = pool.list[i]
     local cut = math.min(b[B.included_left], by)
-    b[B.included], b[B.included_left] = b[B.included] - cut, b[B.included_left] - cut
+    b[B.included], b[B.included_left], b[B.added] = b[B.included] - cut, b[B.included_left] - cut, b[B.added] - cut
     by = by - cut
     pool.owners[pool.owner_of[i]].changed = pool.owners[pool.owner_of[i]].changed or cut > 0
   end

@@ -1,17 +1,17 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose
 --
--- KEYS, ARGV 1..8, returns: see lib/outcome.lua. An offset is given only with send_event.
--- ARGV[9]  the entity, '' for the customer
--- ARGV[10] 1: take the amount off the balance (send_event), 0: do not, or an error code to
+-- KEYS, ARGV 1..9, returns: see lib/outcome.lua. An offset is given only with send_event.
+-- ARGV[10]  the entity, '' for the customer
+-- ARGV[11] 1: take the amount off the balance (send_event), 0: do not, or an error code to
 --          answer with unless the record was decided before (a deadline that has passed)
--- ARGV[11] 1: add the plans attached to a denial (with_preview)
--- ARGV[12] the feature, where it is boolean, '' otherwise
--- ARGV[13..] candidates, see lib/choose.lua
+-- ARGV[12] 1: add the plans attached to a denial (with_preview)
+-- ARGV[13] the feature, where it is boolean, '' otherwise
+-- ARGV[14..] candidates, see lib/choose.lua
 --
 -- Outcome: {mark, code, now, need, snapshot, lines, amount, flag, plans}.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
-local entity, mode, previewing, flag_feature = ARGV[9], ARGV[10], ARGV[11] == '1', ARGV[12]
+local entity, mode, previewing, flag_feature = ARGV[10], ARGV[11], ARGV[12] == '1', ARGV[13]
 local deducting = mode == '1'
 
 local seen = begin()
@@ -53,8 +53,9 @@ local function check_flag()
 end
 
 local function check_pool()
-  local pool, code = choose(entity, ARGV, 13)
+  local pool, code = choose(entity, ARGV, 14)
   if not pool then return failure(code) end
+  if not pool.need then return failure(pool.code) end
   local lines, amount = {}, 0
   if pool.allowed and deducting then
     lines, amount = apply(pool, pool.need)

@@ -1,19 +1,40 @@
 -- customer_get: everything that is known of a customer.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command
 --
--- KEYS, ARGV 1..8, returns: see lib/outcome.lua (nothing is remembered).
+-- KEYS, ARGV 1..9, returns: see lib/outcome.lua (nothing is remembered).
 --
 -- Outcome: see lib/command.lua; extra: {created, name, email, metadata, plans, flags, entities}:
--- plans a list of {entity, P...}, flags of {feature, entity, F...}, entities of {id, E...}.
+-- plans a list of {entity, P}, flags of {feature, entity, F}, entities of {id, E, snapshots of
+-- the balances that it holds itself}.
 -- Invariant: changes nothing but resets and expiries that are due.
+local seen = begin()
+if seen then return seen end
+
 local record = read_customer()
 if not record then return finish(command_failure('customer_not_found'), false) end
 
+-- The pools of what each entity holds itself, by entity.
+local function pools_of_entities()
+  local held = {}
+  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+    local length, start = string.match(field, '^B(%d+):()')
+    if length then
+      local feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
+      local owner = read_owner_now(feature, entity)
+      write_owner(KEYS[1], feature, owner)
+      held[entity] = held[entity] or {}
+      if #owner.balances > 0 then table.insert(held[entity], { feature = feature, owners = { owner } }) end
+    end
+  end
+  return held
+end
+
 local plans, flags, entities, ids = {}, {}, {}, redis.call('ZRANGE', KEYS[2], 0, -1)
+local held = pools_of_entities()
 for _, plan in ipairs(unpacked('p')) do plans[#plans + 1] = { '', plan } end
 for i, id in ipairs(ids) do
   for _, plan in ipairs(unpacked('P' .. id)) do plans[#plans + 1] = { id, plan } end
-  entities[i] = { id, cmsgpack.unpack(redis.call('HGET', KEYS[1], 'e' .. id)) }
+  entities[i] = { id, cmsgpack.unpack(redis.call('HGET', KEYS[1], 'e' .. id)), snapshots_of(held[id] or {}) }
 end
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   local kind = string.sub(field, 1, 1)

@@ -1,15 +1,15 @@
 -- track: usage without asking (semantics: Usage without asking).
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command
 --
--- KEYS, ARGV 1..8, returns: see lib/outcome.lua.
--- ARGV[9]  the entity, '' for the customer
--- ARGV[10] what to do where not all of it is allowed: cap, reject or allow
--- ARGV[11] packed list, an entry per feature: its candidates, see lib/choose.lua
+-- KEYS, ARGV 1..9, returns: see lib/outcome.lua.
+-- ARGV[10]  the entity, '' for the customer
+-- ARGV[11] what to do where not all of it is allowed: cap, reject or allow
+-- ARGV[12] packed list, an entry per feature: its candidates, see lib/choose.lua
 --
 -- Outcome: see lib/command.lua; an event per feature, deducted from or not.
 -- Invariant: each feature is a step of its own; reject takes all of it or nothing, cap
 -- never passes a bound.
-local entity, behaviour, features = ARGV[9], ARGV[10], cmsgpack.unpack(ARGV[11])
+local entity, behaviour, features = ARGV[10], ARGV[11], cmsgpack.unpack(ARGV[12])
 
 local seen = begin()
 if seen then return seen end
@@ -19,7 +19,7 @@ for i, candidates in ipairs(features) do
   local pool, code = choose(entity, candidates, 1)
   if not pool then return finish(command_failure(code), false) end
   local lines, amount = {}, 0
-  local refused = pool.code == 'not_entitled' or (behaviour == 'reject' and not pool.allowed)
+  local refused = not pool.need or pool.code == 'not_entitled' or (behaviour == 'reject' and not pool.allowed)
   if not refused then
     lines, amount = apply(pool, pool.need, behaviour == 'allow')
     if not lines then

@@ -112,14 +112,17 @@ local function calendar()
     b[B.rollovers] = kept
   end
 
+  -- Takes over what the catalogue says of the balance's item today.
   local function adopt(b, feature, items)
+    b[B.included], b[B.added] = b[B.included] - b[B.added], 0
     if b[B.plan] == '' or items == '' then return end
     for _, row in ipairs(cmsgpack.unpack(items)) do
       local item = row[2]
       if row[1] == b[B.plan] and item[I.number] == b[B.id] and item[I.feature] == feature then
         b[B.unlimited], b[B.overage], b[B.max] = item[I.unlimited], item[I.overage], item[I.max]
         b[B.unit], b[B.count] = item[I.unit], item[I.count]
-        b[B.included] = item[I.included]
+        -- A catalogue that grants more than fits grants what fits.
+        b[B.included] = min(item[I.included] * b[B.times], LIMIT.max - b[B.prepaid])
         b[B.rollover_max], b[B.rollover_months] = item[I.rollover_max], item[I.rollover_months]
         return
       end
@@ -153,16 +156,13 @@ local function calendar()
       if has_period(unit) then
         local from = max(1, boundary_index(anchor, unit, count, first) + 1)
         local to = boundary_index(anchor, unit, count, now)
-        if to - from >= LIMIT.rollovers then
-          -- Only the last resets can matter: before them every period passed unused.
-          -- What never expires adds up all the same, as one rollover.
-          local skipped = to - from + 1 - LIMIT.rollovers
-          local full = b[B.included] + b[B.prepaid]
-          if b[B.rollover_months] == 0 and b[B.rollover_max] > 0 then
-            roll_over(b, min(b[B.rollover_max], skipped * full), 0)
-          end
-          from = from + skipped
+        -- Every missed period passed unused, so the last ones fill the rollovers on their
+        -- own: those before them need not be gone through.
+        local full, needed = b[B.included] + b[B.prepaid], 1
+        if full > 0 and b[B.rollover_max] > 0 then
+          needed = min(LIMIT.rollovers, floor((b[B.rollover_max] - 1) / full) + 2)
         end
+        from = max(from, to + 1 - needed)
         for k = from, to do
           local reset_at = boundary(anchor, unit, count, k)
           reset_once(b, reset_at, rollover_expiry(anchor, unit, b[B.rollover_months], reset_at))

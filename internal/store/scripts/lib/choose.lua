@@ -1,8 +1,9 @@
 -- Which pool (semantics). Candidates are pairs in a list, from a place on: a feature and
 -- the need in its units, the feature's own pool first, then the credit systems that cover
--- it in the catalogue's order. A need of '!' does not fit.
+-- it in the catalogue's order. A need of '!' does not fit: such a pool allows nothing.
 --
--- Returns the pool with .need, .code and .allowed set; or nil and an error code.
+-- Returns the pool with .need, .code and .allowed set; or nil and an error code where
+-- there is no such customer or entity.
 local function choose(entity, pairs_list, at)
   local customer, candidates, fields = KEYS[1], {}, {}
   for i = at, #pairs_list, 2 do
@@ -25,15 +26,16 @@ local function choose(entity, pairs_list, at)
     local entity_own, shared = entity ~= '' and second, entity == '' and second
     local pool = read_pool(customer, KEYS[2], candidate.feature, entity, own, entity_own, shared, now, items)
     pool.need = candidate.need
-    if #pool.list > 0 and not pool.need then return nil, 'amount_out_of_range' end
     for _, owner in ipairs(pool.owners) do write_owner(customer, pool.feature, owner) end
     if pool.need then
       pool.code, pool.allowed = decide(pool, pool.need)
-      if pool.allowed then return pool end
-      -- For the denial: the first credit system that the customer has, else the own pool.
-      if i == 1 or (#pool.list > 0 and not reports_credits) then
-        reported, reports_credits = pool, i > 1
-      end
+    else
+      pool.code, pool.allowed = 'amount_out_of_range', false
+    end
+    if pool.allowed then return pool end
+    -- For the denial: the first credit system that the customer has, else the own pool.
+    if i == 1 or (#pool.list > 0 and not reports_credits) then
+      reported, reports_credits = pool, i > 1
     end
   end
   return reported

@@ -14,6 +14,12 @@ local function command_failure(code, pools, events)
   return { MARK.decided, code, now, snapshots_of(pools or {}), events or {}, {} }
 end
 
+-- Whose balances of a feature they are, as they stand.
+local function read_owner_now(feature, entity)
+  local packed = redis.call('HGET', KEYS[1], balances_field(feature, entity))
+  return read_owner(feature, entity, packed, now, items)
+end
+
 -- The pool of a feature as it stands, for the answer.
 local function current_pool(feature, entity)
   local raw = redis.call('HMGET', KEYS[1], 'b' .. feature, balances_field(feature, entity), 'n' .. feature)

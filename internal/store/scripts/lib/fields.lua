@@ -46,7 +46,9 @@ local B = {
   from_rollovers = 19,  -- consumed this period from rollovers
   rollover_max = 20,    -- -1: nothing is rolled over
   rollover_months = 21, -- 0: rollovers never expire
-  rollovers = 22,       -- list of R, oldest first
+  times = 22,           -- how often the item was granted: more than once only for a one-off add-on
+  added = 23,           -- of included, what balance.update added (or took) until the next reset
+  rollovers = 24,       -- list of R, oldest first
 }
 
 -- A rollover.
@@ -60,7 +62,10 @@ local R = {
 local C = { created = 1, seq = 2, epoch = 3, name = 4, email = 5, metadata = 6 }
 
 -- An attached plan.
-local P = { id = 1, group = 2, rank = 3, started = 4, seq = 5, features = 6, quantities = 7, one_off = 8 }
+local P = { id = 1, group = 2, rank = 3, started = 4, seq = 5, features = 6, bought = 7, one_off = 8 }
+
+-- What was bought of a plan's prepaid item.
+local Q = { feature = 1, number = 2, quantity = 3 }
 
 -- An entity.
 local E = { created = 1, feature = 2, name = 3 }
@@ -82,8 +87,9 @@ local I = {
 local D = { owner = 1, balance = 2, amount = 3, kind = 4 }
 local KIND = { rollover = 1, included = 2, prepaid = 3, overage = 4, unlimited = 5 }
 
--- The largest amount: the last integer that a double counts exactly.
-local LIMIT = { max = 9007199254740991, rollovers = 366 }
+-- max: the largest amount, the last integer that a double counts exactly.
+-- rollovers: as many as one balance can have; more than an hourly reset makes in a month.
+local LIMIT = { max = 9007199254740991, rollovers = 1000 }
 
 -- Intervals without a period.
 local UNIT = { none = 0, minute = 1, hour = 2, day = 3, week = 4, month = 5, quarter = 6, semi_annual = 7, year = 8, one_off = 9 }

@@ -10,11 +10,6 @@ local function flags_field(feature, entity)
   return 'F' .. #feature .. ':' .. feature .. entity
 end
 
-local function read_owner_now(feature, entity)
-  local packed = redis.call('HGET', KEYS[1], balances_field(feature, entity))
-  return read_owner(feature, entity, packed, now, items)
-end
-
 local function add_balance(feature, owner, b)
   owner.balances[#owner.balances + 1] = b
   table.sort(owner.balances, deducted_before)
@@ -31,7 +26,7 @@ local function new_balance(record, plan_id, rank, item, shared, started, from, q
     started, item[I.unit], item[I.count], next_reset(started, item[I.unit], item[I.count], from), 0,
     item[I.unlimited], item[I.overage], item[I.max],
     item[I.included], prepaid, item[I.included], prepaid, 0, 0,
-    item[I.rollover_max], item[I.rollover_months], {},
+    item[I.rollover_max], item[I.rollover_months], 1, 0, {},
   }
 end
 
@@ -166,13 +161,39 @@ local function change_of(plan, i)
   local item, quantity = plan[PLAN.items][i], plan[PLAN.quantities][i]
   if item[I.flag] == 1 then return nil end
   if plan[PLAN.one_off] == 1 then
-    return function(b) raise(b, item[I.included], math.max(0, quantity)) end
+    return function(b)
+      raise(b, item[I.included], math.max(0, quantity))
+      b[B.times] = b[B.times] + 1
+    end
   end
   if item[I.prepaid] == 0 or quantity < 0 then return nil end
   return function(b)
     local more = quantity - b[B.prepaid]
     if more >= 0 then raise(b, 0, more) else lower_prepaid(b, -more) end
   end
+end
+
+-- What was bought of an attached plan's item, 0 where nothing was.
+local function bought_of(attached, item)
+  for _, row in ipairs(attached[P.bought]) do
+    if row[Q.feature] == item[I.feature] and row[Q.number] == item[I.number] then return row[Q.quantity] end
+  end
+  return 0
+end
+
+-- Notes what attaching a plan, once more perhaps, has bought of its items.
+local function note_bought(plan, attached)
+  local bought = {}
+  for i, item in ipairs(plan[PLAN.items]) do
+    local before, quantity = bought_of(attached, item), plan[PLAN.quantities][i]
+    if plan[PLAN.one_off] == 1 then
+      quantity = before + math.max(0, quantity)
+    elseif quantity < 0 then
+      quantity = before
+    end
+    if quantity > 0 then bought[#bought + 1] = { item[I.feature], item[I.number], quantity } end
+  end
+  attached[P.bought] = bought
 end
 
 local function attach_again(record, plan, attached, entity, started)
@@ -189,10 +210,10 @@ local function attach_again(record, plan, attached, entity, started)
               new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity))
           end
         end
-        if plan[PLAN.quantities][i] >= 0 then attached[P.quantities][i] = plan[PLAN.quantities][i] end
       end
     end
   end
+  note_bought(plan, attached)
 end
 
 -- Attaches a plan to the customer ('') or an entity. Returns an error code, or nil.
@@ -218,9 +239,9 @@ local function attach(record, plan, entity, started)
     if not seen[item[I.feature]] then features[#features + 1] = item[I.feature] end
     seen[item[I.feature]] = true
   end
-  plans[#plans + 1] = {
-    plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, next_seq(record), features, plan[PLAN.quantities], plan[PLAN.one_off],
-  }
+  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, next_seq(record), features, {}, plan[PLAN.one_off] }
+  note_bought(plan, attached)
+  plans[#plans + 1] = attached
   store_list(field, plans)
   create_balances(record, plan, entity, started)
   local done = {}
