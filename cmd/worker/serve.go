@@ -171,7 +171,7 @@ func (w *worker) prepare(ctx context.Context) error {
 		}
 	}
 	changed, err := eventually(ctx, w, "redis", func(ctx context.Context) (error, error) {
-		err := w.store.RegisterFeatures(ctx, w.engine.Catalog())
+		err := w.take(ctx, w.engine.Catalog())
 		if changes := (store.FeaturesChanged)(nil); errors.As(err, &changes) {
 			return changes, nil
 		}
@@ -207,11 +207,17 @@ const catalogPoll = 2 * time.Second
 // watch takes new versions of the catalogue file until ctx ends.
 func (w *worker) watch(ctx context.Context, path string, reload <-chan os.Signal) {
 	catalog.Watch(ctx, path, catalogPoll, reload, w.logger, func(next *balance.Catalog) error {
-		if err := w.store.RegisterFeatures(ctx, next); err != nil {
-			return err
-		}
-		w.engine.SetCatalog(next)
-		w.metrics.SetCatalog(next.Version)
-		return nil
+		return w.take(ctx, next)
 	})
+}
+
+// take puts a catalogue in force.
+func (w *worker) take(ctx context.Context, next *balance.Catalog) error {
+	known, err := w.store.RegisterFeatures(ctx, next)
+	if err != nil {
+		return err
+	}
+	w.engine.SetCatalog(known)
+	w.metrics.SetCatalog(known.Version)
+	return nil
 }

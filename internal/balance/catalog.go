@@ -177,6 +177,7 @@ type Catalog struct {
 	Plans    []Plan
 
 	features   map[string]*Feature
+	retired    map[string]*Feature
 	plans      map[string]*Plan
 	candidates map[string][]Candidate
 	byEvent    map[string][]*Feature
@@ -214,6 +215,29 @@ func NewCatalog(version string, features []Feature, plans []Plan) *Catalog {
 
 // Feature finds a feature by id, nil where there is none.
 func (c *Catalog) Feature(id string) *Feature { return c.features[id] }
+
+// WithRetired is the catalogue, knowing features that it has no longer: their
+// balances live on and must be shown with the right precision.
+func (c *Catalog) WithRetired(features []Feature) *Catalog {
+	known := *c
+	known.retired = make(map[string]*Feature, len(features))
+	for i := range features {
+		known.retired[features[i].ID] = &features[i]
+	}
+	return &known
+}
+
+// Known finds a feature by id among those of the catalogue and the retired; one that
+// never was is taken for one of whole numbers.
+func (c *Catalog) Known(id string) *Feature {
+	if feature := c.features[id]; feature != nil {
+		return feature
+	}
+	if feature := c.retired[id]; feature != nil {
+		return feature
+	}
+	return &Feature{ID: id, Name: id, Type: Metered}
+}
 
 // Plan finds a plan by id, nil where there is none.
 func (c *Catalog) Plan(id string) *Plan { return c.plans[id] }

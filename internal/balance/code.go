@@ -1,5 +1,7 @@
 package balance
 
+import "strings"
+
 // Code is the outcome of a check or the error of a command, as records bear it.
 type Code string
 
@@ -55,6 +57,15 @@ type Error struct {
 
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
 
+// ParseError reads an error as Error writes it; a code alone explains itself.
+func ParseError(text string) *Error {
+	code, message, explained := strings.Cut(text, ": ")
+	if !explained {
+		return NewError(Code(code))
+	}
+	return &Error{Code(code), message}
+}
+
 var explanations = map[Code]string{
 	NotEntitled:        "the customer has no balance of this feature; attach a plan that includes it or grant a balance",
 	InsufficientFunds:  "not enough is left",
@@ -64,10 +75,10 @@ var explanations = map[Code]string{
 	EntityNotFound:     "the customer has no such entity; create it with entity.create",
 	FlagNotConsumable:  "a boolean feature cannot be consumed; leave send_event and lock out",
 	AmountOutOfRange:   "the amount, or the balance it would make, does not fit",
+	DeadlineExceeded:   "its expires-at had passed when it was read",
 	PlanNotFound:       "no such plan, or it is not attached",
 	BalanceNotFound:    "no such balance",
 	Conflict:           "it exists already, or differs from what is there",
-	InvalidRequest:     "an unlimited balance has neither remaining nor grant to change",
 }
 
 // NewError makes an error of a code that explains itself.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/json"
 
 	"github.com/segmentio/kafka-go"
@@ -43,22 +44,29 @@ func (e *Engine) prepareCheck(r *request) pending {
 	if refusal == nil {
 		refusal = asError(err)
 	}
-	if refusal == nil {
-		refusal = c.resolve()
+	malformed := err != nil
+	if !malformed {
+		refusal = cmp.Or(refusal, c.resolve())
 	}
-	if refusal != nil {
+	// What refuses a well-formed request (the catalogue, the clock, the settings) may
+	// have let it pass when the record, or its idempotency key, came the first time: the
+	// store knows.
+	if refusal != nil && (malformed || (!c.SendEvent && c.headers.IdempotencyKey == "")) {
 		return pending{ready: []kafka.Message{e.refuse(c, refusal)}}
 	}
-	return pending{call: e.checkCall(c), finish: func(reply store.Reply) ([]kafka.Message, error) { return e.finishCheck(c, reply) }}
+	return pending{
+		call:   e.checkCall(c, refusal),
+		finish: func(reply store.Reply) ([]kafka.Message, error) { return e.finishCheck(c, reply) },
+	}
 }
 
-// resolve finds the feature and the amount.
+// resolve finds the feature and the amount, and says what stands against deciding.
 func (c *check) resolve() *balance.Error {
+	c.feature = c.rules.catalog.Known(c.FeatureID)
 	if c.Lock {
 		return &balance.Error{Code: balance.InvalidRequest, Message: "reservations (lock) are not available yet"}
 	}
-	c.feature = c.rules.catalog.Feature(c.FeatureID)
-	if c.feature == nil {
+	if c.rules.catalog.Feature(c.FeatureID) == nil {
 		return balance.NewError(balance.FeatureNotFound)
 	}
 	units, err := balance.ParseUnits(c.Required, c.feature.Precision)
@@ -66,22 +74,22 @@ func (c *check) resolve() *balance.Error {
 		return wire.AmountError("required_balance", c.Required, c.feature, err)
 	}
 	c.units, c.hasUnits = units, true
+	if c.headers.ExpiresAtMs > 0 && c.now.UnixMilli() > c.headers.ExpiresAtMs {
+		return balance.NewError(balance.DeadlineExceeded)
+	}
 	return nil
 }
 
-func (e *Engine) checkCall(c *check) store.Call {
+func (e *Engine) checkCall(c *check, refusal *balance.Error) store.Call {
 	call := &store.Check{
 		FeatureID: c.FeatureID, Entity: c.EntityID, Flag: c.feature.Type == balance.Boolean,
-		Deduct: c.SendEvent, Preview: c.WithPreview,
+		Deduct: c.SendEvent, Preview: c.WithPreview, Refusal: refusal,
 	}
 	var left []byte
 	if c.headers.IdempotencyKey != "" {
 		left, _ = json.Marshal(memo{c.FeatureID, c.EntityID, wire.EventID(c.record, 0)})
 	}
 	call.Step = e.step(c.request, c.CustomerID, c.SendEvent, left)
-	if c.headers.ExpiresAtMs > 0 && c.now.UnixMilli() > c.headers.ExpiresAtMs {
-		call.Refusal = balance.DeadlineExceeded
-	}
 	if !call.Flag {
 		call.Needs = needs(c.rules.catalog, c.feature, c.units)
 	}
@@ -137,16 +145,14 @@ func (e *Engine) finishCheck(c *check, reply store.Reply) ([]kafka.Message, erro
 		result.FeatureID, result.EntityID, eventID = first.FeatureID, first.EntityID, first.EventID
 	}
 	if outcome.PoolFeatureID != "" {
-		result.Need, result.NeedFeature = outcome.Need, c.rules.catalog.Feature(outcome.PoolFeatureID)
+		result.Need, result.NeedFeature = outcome.Need, c.rules.catalog.Known(outcome.PoolFeatureID)
 	}
 	result.Pool = outcome.Pool
 	if outcome.Flag != nil {
 		result.Flag = outcome.Flag
 		result.Flag.FeatureID = result.FeatureID
 	}
-	if outcome.Code.IsError() {
-		result.Error = balance.NewError(outcome.Code)
-	}
+	result.Error = outcome.Error
 	if c.WithPreview && !outcome.Code.Allowed() && result.Error == nil {
 		result.Preview = c.rules.catalog.NewPreview(c.feature, outcome.Pool != nil, outcome.Plans)
 	}

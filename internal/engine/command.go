@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/segmentio/kafka-go"
@@ -16,32 +17,28 @@ type command struct {
 	wire.Command
 	replyTopic string
 	engine     *Engine
-	// asked are the features whose usage the command may make, by the index of
-	// the outcome's events, and the amount of each.
-	asked []asked
-	// extra adds the fields that only this command answers with.
-	extra func(*store.CommandOutcome) map[string]any
 }
 
-type asked struct {
-	feature *balance.Feature
-	units   int64
+// commandType is how a command becomes a call, and which fields its answer has that
+// others have not (nil for none).
+type commandType struct {
+	prepare func(*command) (store.Call, *balance.Error)
+	answer  func(*command, *store.CommandOutcome) map[string]any
 }
 
-// commandTypes says how each command becomes a call.
-var commandTypes = map[string]func(*command) (store.Call, *balance.Error){
-	"customer.put":    (*command).customerPut,
-	"customer.get":    (*command).customerGet,
-	"customer.delete": (*command).customerDelete,
-	"plan.attach":     (*command).planAttach,
-	"plan.detach":     (*command).planDetach,
-	"entity.create":   (*command).entityCreate,
-	"entity.delete":   (*command).entityDelete,
-	"balance.grant":   (*command).balanceGrant,
-	"balance.update":  (*command).balanceUpdate,
-	"usage.track":     (*command).usageTrack,
-	"lock.finalize":   (*command).later,
-	"limits.set":      (*command).later,
+var commandTypes = map[string]commandType{
+	"customer.put":    {(*command).customerPut, nil},
+	"customer.get":    {(*command).customerGet, (*command).profileFields},
+	"customer.delete": {(*command).customerDelete, nil},
+	"plan.attach":     {(*command).planAttach, nil},
+	"plan.detach":     {(*command).planDetach, nil},
+	"entity.create":   {(*command).entityCreate, nil},
+	"entity.delete":   {(*command).entityDelete, nil},
+	"balance.grant":   {(*command).balanceGrant, (*command).grantFields},
+	"balance.update":  {(*command).balanceUpdate, nil},
+	"usage.track":     {(*command).usageTrack, (*command).trackedFields},
+	"lock.finalize":   {(*command).later, nil},
+	"limits.set":      {(*command).later, nil},
 }
 
 func (e *Engine) prepareCommand(r *request) pending {
@@ -57,20 +54,18 @@ func (e *Engine) prepareCommand(r *request) pending {
 			e.deadLetter(r.record, "unreadable", reason),
 		}}
 	}
-	if refusal == nil {
-		refusal = asError(err)
+	refusal = cmp.Or(refusal, asError(err))
+	kind, known := commandTypes[c.Type]
+	if !known && refusal == nil {
+		refusal = invalid("there is no command %q", c.Type)
 	}
-	var call store.Call
-	if refusal == nil {
-		prepare, known := commandTypes[c.Type]
-		if !known {
-			refusal = invalid("there is no command %q", c.Type)
-		} else {
-			call, refusal = prepare(c)
-		}
-	}
-	if refusal != nil {
+	if err != nil || !known {
 		return pending{ready: []kafka.Message{c.refuse(refusal)}}
+	}
+	call, notNow := kind.prepare(c)
+	// As for a check: what refuses a well-formed command may have let it pass before.
+	if refusal = cmp.Or(refusal, notNow); refusal != nil {
+		call = e.store.Refuse(c.step(true), c.rules.items, refusal)
 	}
 	return pending{call: call, finish: c.finish}
 }
@@ -102,17 +97,15 @@ func (c *command) finish(reply store.Reply) ([]kafka.Message, error) {
 	}
 	result := &wire.CommandResult{
 		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Pools: outcome.Pools, EvaluatedMs: outcome.EvaluatedMs,
-	}
-	if outcome.Code != "" {
-		result.Error = balance.NewError(outcome.Code)
+		Error: outcome.Error,
 	}
 	base := wire.EventID(c.record, 0)
 	if outcome.Repeats {
 		base = string(outcome.Memo)
 	}
 	events, ids := c.events(outcome, base)
-	if c.extra != nil && outcome.Code == "" {
-		result.Extra = c.extra(outcome)
+	if answer := commandTypes[c.Type].answer; answer != nil && outcome.Error == nil {
+		result.Extra = answer(c, outcome)
 	}
 	if len(ids) > 0 {
 		if result.Extra == nil {
@@ -140,7 +133,7 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 	var ids []string
 	for i := range outcome.Events {
 		usage := &outcome.Events[i]
-		if len(usage.Deductions) == 0 || usage.Index >= len(c.asked) {
+		if len(usage.Deductions) == 0 {
 			continue
 		}
 		id := wire.NumberedEventID(base, len(events))
@@ -151,7 +144,7 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 		}
 		events = append(events, &wire.Event{
 			ID: id, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: entityID,
-			Feature: c.asked[usage.Index].feature, Value: c.asked[usage.Index].units, Properties: c.Properties,
+			Feature: c.rules.catalog.Known(usage.FeatureID), Value: usage.Units, Properties: c.Properties,
 			Pool: &usage.Pool, PoolValue: usage.Amount, Deductions: usage.Deductions, EvaluatedMs: outcome.EvaluatedMs,
 		})
 	}

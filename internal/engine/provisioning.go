@@ -17,7 +17,6 @@ func (c *command) customerPut() (store.Call, *balance.Error) {
 }
 
 func (c *command) customerGet() (store.Call, *balance.Error) {
-	c.extra = c.profileFields
 	return c.engine.store.CustomerGet(c.step(false), c.rules.items), nil
 }
 
@@ -151,9 +150,8 @@ func (c *command) entityCreate() (store.Call, *balance.Error) {
 	if !isSeatLike(feature) {
 		return store.Call{}, invalid("%s is consumable; an entity takes a seat of a feature with consumable: false", feature.ID)
 	}
-	c.asked = []asked{{feature, seats("1", feature)}}
 	return c.engine.store.EntityCreate(c.step(true), c.rules.items, c.EntityID, feature.ID, c.Name,
-		needs(c.rules.catalog, feature, c.asked[0].units)), nil
+		needs(c.rules.catalog, feature, seats("1", feature))), nil
 }
 
 func (c *command) entityDelete() (store.Call, *balance.Error) {
@@ -163,9 +161,7 @@ func (c *command) entityDelete() (store.Call, *balance.Error) {
 	var all []store.SeatNeeds
 	for i := range c.rules.catalog.Features {
 		if feature := &c.rules.catalog.Features[i]; isSeatLike(feature) {
-			one := seats("-1", feature)
-			c.asked = append(c.asked, asked{feature, one})
-			all = append(all, store.SeatNeeds{FeatureID: feature.ID, Needs: needs(c.rules.catalog, feature, one)})
+			all = append(all, store.SeatNeeds{FeatureID: feature.ID, Needs: needs(c.rules.catalog, feature, seats("-1", feature))})
 		}
 	}
 	return c.engine.store.EntityDelete(c.step(true), c.rules.items, c.EntityID, c.FeatureID, all), nil
@@ -196,10 +192,12 @@ func (c *command) balanceGrant() (store.Call, *balance.Error) {
 	if c.ExpiresAtMs > 0 && c.ExpiresAtMs <= c.now.UnixMilli() {
 		return store.Call{}, invalid("expires_at has passed already")
 	}
-	c.extra = func(outcome *store.CommandOutcome) map[string]any {
-		return map[string]any{"balance_id": outcome.GrantID}
-	}
 	return c.engine.store.BalanceGrant(c.step(true), c.rules.items, grant), nil
+}
+
+// grantFields tell the balance's id.
+func (c *command) grantFields(outcome *store.CommandOutcome) map[string]any {
+	return map[string]any{"balance_id": outcome.GrantID}
 }
 
 func (c *command) balanceUpdate() (store.Call, *balance.Error) {

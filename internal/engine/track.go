@@ -32,10 +32,8 @@ func (c *command) usageTrack() (store.Call, *balance.Error) {
 		if err != nil {
 			return store.Call{}, err
 		}
-		c.asked = append(c.asked, asked{feature, n})
 		all = append(all, needs(c.rules.catalog, feature, n))
 	}
-	c.extra = c.trackedFields
 	return c.engine.store.Track(c.step(true), c.rules.items, c.EntityID, behavior, all), nil
 }
 
@@ -67,16 +65,10 @@ func (c *command) trackedFields(outcome *store.CommandOutcome) map[string]any {
 	var all []map[string]any
 	for i := range outcome.Events {
 		usage := &outcome.Events[i]
-		if usage.Index >= len(c.asked) {
-			continue
-		}
-		of := c.asked[usage.Index]
 		fields := map[string]any{
-			"feature_id": of.feature.ID, "pool_feature_id": usage.Pool.FeatureID,
-			"value": wire.Amount(of.units, of.feature.Precision),
-		}
-		if pool := c.rules.catalog.Feature(usage.Pool.FeatureID); pool != nil {
-			fields["applied"] = wire.Amount(usage.Amount, pool.Precision)
+			"feature_id": usage.FeatureID, "pool_feature_id": usage.Pool.FeatureID,
+			"value":   wire.Amount(usage.Units, c.rules.catalog.Known(usage.FeatureID).Precision),
+			"applied": wire.Amount(usage.Amount, c.rules.catalog.Known(usage.Pool.FeatureID).Precision),
 		}
 		if usage.Code != "" {
 			fields["code"] = usage.Code

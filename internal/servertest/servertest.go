@@ -127,6 +127,9 @@ func Broker(t testing.TB) stream.Broker {
 // Unique is a name that no other test uses, now or in another run.
 func Unique(name string) string { return name + "-" + rand.Text()[:10] }
 
+// Silent logs nothing.
+func Silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // Logger logs for the test, only where it runs verbosely.
 func Logger(t testing.TB) *slog.Logger {
 	out := io.Writer(io.Discard)

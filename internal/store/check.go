@@ -23,8 +23,8 @@ type Check struct {
 	Deduct    bool
 	Preview   bool
 	// Refusal is the error to answer with unless the record was decided before,
-	// "" to decide.
-	Refusal balance.Code
+	// nil to decide.
+	Refusal *balance.Error
 }
 
 var checkScript = newScript("check")
@@ -36,9 +36,9 @@ func (s *Store) Check(check *Check, items *Items) Call {
 		flagFeature = check.FeatureID
 	}
 	args := make([]any, 0, 4+2*len(check.Needs))
-	mode := string(check.Refusal)
-	if mode == "" {
-		mode = strconv.Itoa(bit(check.Deduct))
+	mode := strconv.Itoa(bit(check.Deduct))
+	if check.Refusal != nil {
+		mode = check.Refusal.Error()
 	}
 	args = append(args, check.Entity, mode, bit(check.Preview), flagFeature)
 	args = append(args, needArgs(check.Needs)...)
@@ -63,6 +63,7 @@ func needArgs(needs []Need) []any {
 // CheckOutcome is what check.lua decided. Amounts are units of the pool's feature.
 type CheckOutcome struct {
 	Code        balance.Code
+	Error       *balance.Error // nil unless Code is an error
 	EvaluatedMs int64
 	Need        int64
 	// PoolFeatureID is the pool that was used, "" where there is none.
@@ -89,7 +90,10 @@ func DecodeCheck(reply Reply) (*CheckOutcome, error) {
 		d.array(0)
 		d.int()
 	}
-	out.Code = balance.Code(d.string())
+	failure := balance.ParseError(d.string())
+	if out.Code = failure.Code; out.Code.IsError() {
+		out.Error = failure
+	}
 	out.EvaluatedMs, out.Need = d.int(), d.int()
 	snapshot := d.snapshot()
 	out.PoolFeatureID = snapshot.pool.FeatureID

@@ -19,6 +19,7 @@ var (
 	balanceGrantScript   = newScript("balance_grant")
 	balanceUpdateScript  = newScript("balance_update")
 	trackScript          = newScript("track")
+	refuseScript         = newScript("refuse")
 )
 
 // CustomerPut creates or updates a customer; "" leaves a field as it is. metadata
@@ -64,7 +65,7 @@ type SeatNeeds struct {
 
 // EntityDelete removes an entity and gives its seat back. featureID is what the
 // caller believes its seat to be, "" for no matter; seats lists every feature
-// that it can be, and the event's index counts among them.
+// that it can be.
 func (s *Store) EntityDelete(step Step, items *Items, entity, featureID string, seats []SeatNeeds) Call {
 	packed := msgp.AppendArrayHeader(nil, uint32(2*len(seats)))
 	for _, seat := range seats {
@@ -123,7 +124,7 @@ func (s *Store) BalanceUpdate(step Step, items *Items, entity, featureID, balanc
 }
 
 // Track records usage of one or more features without asking; each has its own
-// candidates, and is the event's index. overageBehavior is cap, reject or allow.
+// candidates. overageBehavior is cap, reject or allow.
 func (s *Store) Track(step Step, items *Items, entity, overageBehavior string, features [][]Need) Call {
 	packed := msgp.AppendArrayHeader(nil, uint32(len(features)))
 	for _, needs := range features {
@@ -132,11 +133,16 @@ func (s *Store) Track(step Step, items *Items, entity, overageBehavior string, f
 	return s.call(trackScript, step, CommandKind, items.all, entity, overageBehavior, packed)
 }
 
+// Refuse answers a command with an error, unless the record was decided before.
+func (s *Store) Refuse(step Step, items *Items, err *balance.Error) Call {
+	return s.call(refuseScript, step, CommandKind, items.all, err.Error())
+}
+
 // Event is usage that a command made, or would have made.
 type Event struct {
-	Index      int          // of the feature among those asked
+	FeatureID  string       // the one asked for
+	Units      int64        // of it that were asked for
 	Code       balance.Code // "" where it was deducted, else why not
-	Need       int64        // units of the pool that were asked
 	Amount     int64        // units of the pool that were deducted
 	Pool       balance.Pool
 	Deductions []balance.Deduction
@@ -169,7 +175,7 @@ type Profile struct {
 
 // CommandOutcome is what a command did.
 type CommandOutcome struct {
-	Code        balance.Code // "" where it was carried out
+	Error       *balance.Error // nil where it was carried out
 	EvaluatedMs int64
 	Pools       []balance.Pool
 	Events      []Event
@@ -192,13 +198,16 @@ func DecodeCommand(reply Reply) (*CommandOutcome, error) {
 		d.array(0)
 		d.int()
 	}
-	out.Code, out.EvaluatedMs = balance.Code(d.string()), d.int()
+	if failure := d.string(); failure != "" {
+		out.Error = balance.ParseError(failure)
+	}
+	out.EvaluatedMs = d.int()
 	for range d.array(0) {
 		out.Pools = append(out.Pools, d.snapshot().pool)
 	}
 	for range d.array(0) {
 		d.array(6)
-		event := Event{Index: int(d.int()), Code: balance.Code(d.string()), Need: d.int(), Amount: d.int()}
+		event := Event{FeatureID: d.string(), Units: d.int(), Code: balance.Code(d.string()), Amount: d.int()}
 		snapshot := d.snapshot()
 		event.Pool, event.Deductions = snapshot.pool, d.lines(snapshot)
 		out.Events = append(out.Events, event)

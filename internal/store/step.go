@@ -55,13 +55,13 @@ func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...an
 		keys = append(keys, idempotencyKey(customer, kind, step.IdempotencyKey))
 		windowEnd = strconv.FormatInt(nowMs+step.IdempotencyWindow.Milliseconds(), 10)
 	}
-	offset := ""
+	keep := keepNothing
 	if step.Remember {
-		offset = strconv.FormatInt(step.Origin.Offset, 10)
+		keep = keepOutcome
 	}
 	common := make([]any, 0, commonArgs+len(args))
-	common = append(common, nowMs, offset, step.Origin.TimestampMs, step.Origin.Generation,
-		step.Origin.Committed, windowEnd, step.Memo, items, noPredecessor)
+	common = append(common, nowMs, step.Origin.Offset, step.Origin.TimestampMs, step.Origin.Generation,
+		step.Origin.Committed, windowEnd, step.Memo, items, noPredecessor, keep)
 	return Call{script: run, keys: keys, args: append(common, args...)}
 }
 
@@ -69,14 +69,21 @@ func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...an
 const (
 	argOffset      = 1
 	argPredecessor = 8
-	commonArgs     = 9
+	argKeep        = 9
+	commonArgs     = 10
 )
 
 const noPredecessor = ""
 
-// remembered is the offset under which the ledger will have the call, "" where it
-// will not.
-func (c *Call) remembered() string { return c.args[argOffset].(string) }
+// What the ledger keeps of a call: KEEP of scripts/lib/outcome.lua.
+const (
+	keepNothing = ""
+	keepOutcome = "o"
+	keepTurn    = "t"
+)
+
+// changes says whether the call may change something; then its outcome is kept.
+func (c *Call) changes() bool { return c.args[argKeep] == keepOutcome }
 
 // ledger is the key of the call's ledger: one for each customer and topic partition.
 func (c *Call) ledger() string { return c.keys[2] }

@@ -103,16 +103,29 @@ func (s *Store) Run(ctx context.Context, calls []Call) ([]Reply, error) {
 	return replies, nil
 }
 
-// chain tells every pending call which one of the same customer must have been
-// applied before it: in the middle of a pipeline Redis can lose a script, or send
-// a call to another node, and answer those behind it all the same.
+// chain tells every pending call which one of the same customer must have had its
+// turn before: in the middle of a pipeline Redis can lose a script, or send a call
+// to another node, and answer those behind it all the same. Calls that change
+// nothing may change places among themselves.
 func chain(calls []Call, pending []int) {
-	last := make(map[string]string, len(pending))
+	lastChange := make(map[string]int, len(pending))
 	for _, n := range pending {
-		call := &calls[n]
-		call.args[argPredecessor] = last[call.ledger()] // "" where there is none
-		if offset := call.remembered(); offset != "" {
-			last[call.ledger()] = offset
+		if calls[n].changes() {
+			lastChange[calls[n].ledger()] = n
+		}
+	}
+	previous := make(map[string]*Call, len(lastChange))
+	for _, n := range pending {
+		call, predecessor := &calls[n], any(noPredecessor)
+		if before := previous[call.ledger()]; before != nil {
+			predecessor = before.args[argOffset]
+			if !before.changes() {
+				before.args[argKeep] = keepTurn
+			}
+		}
+		call.args[argPredecessor] = predecessor
+		if last, changed := lastChange[call.ledger()]; changed && n <= last {
+			previous[call.ledger()] = call
 		}
 	}
 }

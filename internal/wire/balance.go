@@ -79,10 +79,7 @@ func newPool(catalog *balance.Catalog, pool *balance.Pool) *PoolRecord {
 	if pool == nil || len(pool.Balances) == 0 {
 		return nil
 	}
-	precision := 0
-	if feature := catalog.Feature(pool.FeatureID); feature != nil {
-		precision = feature.Precision
-	}
+	precision := catalog.Known(pool.FeatureID).Precision
 	out := &PoolRecord{FeatureID: pool.FeatureID, Breakdown: make([]BalanceRecord, 0, len(pool.Balances)), Rollovers: []RolloverRecord{}}
 	var granted, usage, maxPurchase, nextReset int64
 	unbounded := false
@@ -129,6 +126,9 @@ func newBalance(catalog *balance.Catalog, featureID string, precision int, b *ba
 	}
 	if item := catalog.Item(b.PlanID, featureID, b.ItemNumber); item != nil {
 		out.Price = newItemPrice(item.Price, precision)
+		if out.Price != nil && b.OverageAllowed {
+			out.Price.MaxPurchase = boundedNumber(b.MaxPurchase, precision) // as it was granted
+		}
 	}
 	return out
 }

@@ -137,7 +137,10 @@ func Amount(units int64, precision int) json.Number { return number(units, preci
 func FlagFields(flags []balance.Flag) map[string]any {
 	out := map[string]any{}
 	for i := range flags {
-		out[flags[i].FeatureID] = newFlag(&flags[i])
+		// The first plan that includes a feature is the one that a check tells of.
+		if _, told := out[flags[i].FeatureID]; !told {
+			out[flags[i].FeatureID] = newFlag(&flags[i])
+		}
 	}
 	return out
 }

@@ -165,10 +165,7 @@ func NumberedEventID(first string, place int) string {
 
 // Encode makes the record of a usage event for a topic.
 func (e *Event) Encode(catalog *balance.Catalog, topic string, headers *Headers) kafka.Message {
-	precision := 0
-	if feature := catalog.Feature(e.Pool.FeatureID); feature != nil {
-		precision = feature.Precision
-	}
+	precision := catalog.Known(e.Pool.FeatureID).Precision
 	properties := json.RawMessage("{}")
 	if e.Properties != "" {
 		properties = json.RawMessage(e.Properties)

@@ -1,12 +1,12 @@
 -- balance_update: corrects a balance, or a pool as a whole.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
--- KEYS, ARGV 1..9, returns: see lib/outcome.lua.
--- ARGV[10]  the entity, '' for the customer
--- ARGV[11] the feature
--- ARGV[12] the balance's id, '' for the pool as a whole
--- ARGV[13] remaining, usage or add
--- ARGV[14] the amount
+-- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
+-- ARGV[11]  the entity, '' for the customer
+-- ARGV[12] the feature
+-- ARGV[13] the balance's id, '' for the pool as a whole
+-- ARGV[14] remaining, usage or add
+-- ARGV[15] the amount
 --
 -- remaining, usage: sets it, the usage following the remaining and the other way round; what
 -- granted does not reach is granted (remaining) or goes into overage (usage). add: grants so
@@ -15,7 +15,7 @@
 --
 -- Outcome: see lib/command.lua.
 -- Invariant: that of a balance (lib/fields.lua).
-local entity, feature, id, what, amount = ARGV[10], ARGV[11], ARGV[12], ARGV[13], tonumber(ARGV[14])
+local entity, feature, id, what, amount = ARGV[11], ARGV[12], ARGV[13], ARGV[14], tonumber(ARGV[15])
 
 local seen = begin()
 if seen then return seen end
@@ -37,7 +37,7 @@ if #pool.list == 0 then return finish(command_failure('balance_not_found', { who
 
 local remaining, usage, target = 0, 0, nil
 for _, b in ipairs(pool.list) do
-  if b[B.unlimited] == 1 and what ~= 'usage' then return finish(command_failure('invalid_request', { whole }), false) end
+  if b[B.unlimited] == 1 and what ~= 'usage' then return finish(command_failure('invalid_request: an unlimited balance has neither remaining nor grant to change', { whole }), false) end
   target = target or (b[B.unlimited] == 0 and b)
   remaining = remaining + b[B.included_left] + b[B.prepaid_left]
   for _, r in ipairs(b[B.rollovers]) do remaining = remaining + r[R.left] end

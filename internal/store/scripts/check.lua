@@ -1,17 +1,17 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose
 --
--- KEYS, ARGV 1..9, returns: see lib/outcome.lua. An offset is given only with send_event.
--- ARGV[10]  the entity, '' for the customer
--- ARGV[11] 1: take the amount off the balance (send_event), 0: do not, or an error code to
---          answer with unless the record was decided before (a deadline that has passed)
--- ARGV[12] 1: add the plans attached to a denial (with_preview)
--- ARGV[13] the feature, where it is boolean, '' otherwise
--- ARGV[14..] candidates, see lib/choose.lua
+-- KEYS, ARGV 1..10, returns: see lib/outcome.lua. The outcome is kept only with send_event.
+-- ARGV[11]  the entity, '' for the customer
+-- ARGV[12] 1: take the amount off the balance (send_event), 0: do not, or <code>: <message>
+--          to answer with unless the record was decided before (a deadline that has passed)
+-- ARGV[13] 1: add the plans attached to a denial (with_preview)
+-- ARGV[14] the feature, where it is boolean, '' otherwise
+-- ARGV[15..] candidates, see lib/choose.lua
 --
 -- Outcome: {mark, code, now, need, snapshot, lines, amount, flag, plans}.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
-local entity, mode, previewing, flag_feature = ARGV[10], ARGV[11], ARGV[12] == '1', ARGV[13]
+local entity, mode, previewing, flag_feature = ARGV[11], ARGV[12], ARGV[13] == '1', ARGV[14]
 local deducting = mode == '1'
 
 local seen = begin()
@@ -53,7 +53,7 @@ local function check_flag()
 end
 
 local function check_pool()
-  local pool, code = choose(entity, ARGV, 14)
+  local pool, code = choose(entity, ARGV, 15)
   if not pool then return failure(code) end
   if not pool.need then return failure(pool.code) end
   local lines, amount = {}, 0

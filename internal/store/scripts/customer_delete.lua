@@ -1,7 +1,7 @@
 -- customer_delete: removes a customer and all of its state.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command
 --
--- KEYS, ARGV 1..9, returns: see lib/outcome.lua.
+-- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
 --
 -- Outcome: see lib/command.lua.
 -- Invariant: only the ledger outlives the customer, so that its own redelivery is

@@ -1,7 +1,7 @@
 -- customer_get: everything that is known of a customer.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command
 --
--- KEYS, ARGV 1..9, returns: see lib/outcome.lua (nothing is remembered).
+-- KEYS, ARGV 1..10, returns: see lib/outcome.lua (nothing is remembered).
 --
 -- Outcome: see lib/command.lua; extra: {created, name, email, metadata, plans, flags, entities}:
 -- plans a list of {entity, P}, flags of {feature, entity, F}, entities of {id, E, snapshots of

@@ -1,14 +1,14 @@
 -- entity_delete: takes an entity away, with its balances and plans, and gives its seat back.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
--- KEYS, ARGV 1..9, returns: see lib/outcome.lua.
--- ARGV[10]  the entity
--- ARGV[11] the seat-like feature that the caller believes it to have, '' where it did not say
--- ARGV[12] packed map as a list of pairs: each seat-like feature and its candidates for minus one seat
+-- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
+-- ARGV[11]  the entity
+-- ARGV[12] the seat-like feature that the caller believes it to have, '' where it did not say
+-- ARGV[13] packed map as a list of pairs: each seat-like feature and its candidates for minus one seat
 --
--- Outcome: see lib/command.lua; one event, the seat, counted for the feature of the event's index.
+-- Outcome: see lib/command.lua; one event, the seat.
 -- Invariant: nothing of a deleted entity is left in the customer's hash.
-local entity, expected = ARGV[10], ARGV[11]
+local entity, expected = ARGV[11], ARGV[12]
 
 local seen = begin()
 if seen then return seen end
@@ -34,13 +34,13 @@ end
 redis.call('HDEL', KEYS[1], 'e' .. entity, 'P' .. entity)
 redis.call('ZREM', KEYS[2], entity)
 
-local seats = cmsgpack.unpack(ARGV[12])
+local seats = cmsgpack.unpack(ARGV[13])
 for i = 1, #seats, 2 do
   if seats[i] == feature then
     local pool = choose('', seats[i + 1], 1)
     if pool and pool.allowed then
       local lines, amount = apply(pool, pool.need)
-      local event = { (i - 1) / 2, '', pool.need, amount, pool_snapshot(pool), lines }
+      local event = { feature, seats[i + 1][2], '', amount, pool_snapshot(pool), lines }
       return finish(command_outcome({ pool }, { event }, {}), true)
     end
   end

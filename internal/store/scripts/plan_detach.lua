@@ -1,13 +1,13 @@
 -- plan_detach: detaches a plan; its balances and flags go.
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
--- KEYS, ARGV 1..9, returns: see lib/outcome.lua.
--- ARGV[10]  the entity, '' for the customer
--- ARGV[11] the plan's id
+-- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
+-- ARGV[11]  the entity, '' for the customer
+-- ARGV[12] the plan's id
 --
 -- Outcome: see lib/command.lua; the snapshots are all pools as the customer or entity sees them.
 -- Invariant: no balance of a plan outlives its attachment.
-local entity, plan_id = ARGV[10], ARGV[11]
+local entity, plan_id = ARGV[11], ARGV[12]
 
 local seen = begin()
 if seen then return seen end

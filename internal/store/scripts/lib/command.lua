@@ -1,7 +1,8 @@
 -- What the scripts of commands share: their outcome, and a customer's state to work on.
 --
 -- Outcome: {mark, code, now, snapshots, events, extra}; code is '' where the command was
--- carried out. An event: {index of the feature asked, code, need, amount, snapshot, lines}.
+-- carried out, <code> or <code>: <message> where it was not. An event: {feature asked, its
+-- units asked, code, amount, snapshot, lines}.
 local function snapshots_of(pools)
   local list = {}
   for i, pool in ipairs(pools) do list[i] = pool_snapshot(pool) end

@@ -62,7 +62,7 @@ local R = {
 local C = { created = 1, seq = 2, epoch = 3, name = 4, email = 5, metadata = 6 }
 
 -- An attached plan.
-local P = { id = 1, group = 2, rank = 3, started = 4, seq = 5, features = 6, bought = 7, one_off = 8 }
+local P = { id = 1, group = 2, rank = 3, started = 4, seq = 5, features = 6, bought = 7, one_off = 8, times = 9 }
 
 -- What was bought of a plan's prepaid item.
 local Q = { feature = 1, number = 2, quantity = 3 }

@@ -3,6 +3,7 @@
 --
 -- One list per customer and topic partition, an entry per record, oldest first:
 --   <offset>:<timestamp>:<generation>:<outcome>
+-- The outcome is empty where all that matters is that the record had its turn.
 -- Entries below the committed offset are dropped by the next call; the last entry
 -- always stays, so that a record that comes late can be told from a new one.
 --
@@ -46,4 +47,13 @@ local function remember(ledger, last, committed, offset, timestamp, generation, 
     end
   end
   redis.call('RPUSH', ledger, offset .. ':' .. timestamp .. ':' .. generation .. ':' .. outcome)
+end
+
+-- Notes that a record of which no outcome is kept had its turn.
+local function take_turn(ledger, committed, offset, timestamp, generation)
+  local tail = redis.call('LINDEX', ledger, -1)
+  local last = tail and entry_offset(tail)
+  if not last or last < tonumber(offset) then
+    remember(ledger, last, committed, offset, timestamp, generation, '')
+  end
 end

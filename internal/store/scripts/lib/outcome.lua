@@ -2,19 +2,23 @@
 --
 -- KEYS[1] the customer, KEYS[2] its entities, KEYS[3] the ledger of the record's topic
 -- partition, KEYS[4] the idempotency key (only where the request has one).
--- ARGV[1] now, ARGV[2] the record's offset ('' where nothing is to be remembered),
--- ARGV[3] its timestamp, ARGV[4] the consumer group's generation, ARGV[5] the committed
+-- ARGV[1] now, ARGV[2] the record's offset, ARGV[3] its timestamp, ARGV[4] the consumer group's generation, ARGV[5] the committed
 -- offset of its partition, ARGV[6] when the idempotency key's window ends, ARGV[7] what
 -- a repeat must know of this request (opaque), ARGV[8] the catalogue's items, ARGV[9] the
--- offset of the record that must be in the ledger before this one, '' for none.
+-- offset of the record that must be in the ledger before this one, '' for none, ARGV[10]
+-- what the ledger keeps of this one (KEEP).
 --
 -- A script returns the outcome (MessagePack, see outcome.go) where it was decided now,
 -- {outcome} where the ledger had it, {} where the record is for a later generation,
 -- 0 where its turn has not come.
 -- Invariant: the outcome is recorded in the same step as what it changed; records of one
 -- customer are applied in their order, whatever became of a call in the middle of a pipeline.
-local now, items = tonumber(ARGV[1]), ARGV[8]
+local now, items, keep = tonumber(ARGV[1]), ARGV[8], ARGV[10]
 local ledger_last
+
+-- What the ledger keeps: the outcome, for redelivery; that the record had its turn, for the
+-- one behind it; or nothing, where the record changes nothing and nothing waits for it.
+local KEEP = { outcome = 'o', turn = 't' }
 
 -- Marks of an outcome: decided, or a repeat of an idempotency key's first request.
 local MARK = { decided = 0, repeated = 1 }
@@ -28,8 +32,10 @@ local function epoch_of(customer)
 end
 
 local function record(outcome)
-  if ARGV[2] ~= '' then
+  if keep == KEEP.outcome then
     remember(KEYS[3], ledger_last, ARGV[5], ARGV[2], ARGV[3], ARGV[4], outcome)
+  elseif keep == KEEP.turn then
+    take_turn(KEYS[3], ARGV[5], ARGV[2], ARGV[3], ARGV[4])
   end
   return outcome
 end
@@ -47,7 +53,7 @@ end
 -- be decided.
 local function begin()
   if not_yet() then return NOT_YET end
-  if ARGV[2] ~= '' then
+  if keep == KEEP.outcome then
     local seen, last = recall(KEYS[3], ARGV[2], ARGV[3], ARGV[4])
     if seen then return seen end
     ledger_last = last

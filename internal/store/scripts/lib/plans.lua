@@ -17,16 +17,18 @@ local function add_balance(feature, owner, b)
   write_owner(KEYS[1], feature, owner)
 end
 
--- A balance of a plan item, anchored at its plan's start, with its first reset after from.
-local function new_balance(record, plan_id, rank, item, shared, started, from, quantity)
+-- A balance of a plan item granted so many times, anchored at its plan's start, with its
+-- first reset after from.
+local function new_balance(record, plan_id, rank, item, shared, started, from, quantity, times)
   local _, next_reset = calendar()
   local prepaid = math.max(0, quantity)
+  local included = math.min(item[I.included] * times, LIMIT.max - prepaid)
   return {
     plan_id, item[I.number], rank, shared, next_seq(record),
     started, item[I.unit], item[I.count], next_reset(started, item[I.unit], item[I.count], from), 0,
     item[I.unlimited], item[I.overage], item[I.max],
-    item[I.included], prepaid, item[I.included], prepaid, 0, 0,
-    item[I.rollover_max], item[I.rollover_months], 1, 0, {},
+    included, prepaid, included, prepaid, 0, 0,
+    item[I.rollover_max], item[I.rollover_months], times, 0, {},
   }
 end
 
@@ -126,7 +128,7 @@ local function create_balances(record, plan, entity, started)
       store_list(field, flags)
     else
       for _, holder in ipairs(holders_of(item, entity)) do
-        local b = new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, plan[PLAN.quantities][i])
+        local b = new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, plan[PLAN.quantities][i], 1)
         local owner = read_owner_now(feature, holder[1])
         calendar()(b, feature, now, items)
         add_balance(feature, owner, b)
@@ -207,13 +209,14 @@ local function attach_again(record, plan, attached, entity, started)
           for _, holder in ipairs(holders_of(item, entity)) do
             local quantity = plan[PLAN.quantities][i]
             add_balance(item[I.feature], read_owner_now(item[I.feature], holder[1]),
-              new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity))
+              new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity, 1))
           end
         end
       end
     end
   end
   note_bought(plan, attached)
+  if plan[PLAN.one_off] == 1 then attached[P.times] = attached[P.times] + 1 end
 end
 
 -- Attaches a plan to the customer ('') or an entity. Returns an error code, or nil.
@@ -239,7 +242,7 @@ local function attach(record, plan, entity, started)
     if not seen[item[I.feature]] then features[#features + 1] = item[I.feature] end
     seen[item[I.feature]] = true
   end
-  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, next_seq(record), features, {}, plan[PLAN.one_off] }
+  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, next_seq(record), features, {}, plan[PLAN.one_off], 1 }
   note_bought(plan, attached)
   plans[#plans + 1] = attached
   store_list(field, plans)

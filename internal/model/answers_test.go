@@ -1,0 +1,220 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/wire"
+)
+
+// answer is what a request leads to: everything of its result and its usage events
+// but the request's own id and texts for people.
+type answer struct {
+	Code     balance.Code // of a check; of a command that failed
+	Feature  string
+	Entity   string
+	Need     json.Number // "" where it is not known
+	Pool     *wire.PoolRecord
+	Flag     string // the plan that includes it
+	Scenario string // of the preview
+	Products []string
+	Pools    map[string]*wire.PoolRecord // of a command that was carried out
+	Plans    []string                    // customer.get: <plan>@<entity>
+	Entities map[string]map[string]*wire.PoolRecord
+	Flags    map[string]string
+	EventIDs []string
+	At       int64
+	Events   []event
+}
+
+// event is a usage event.
+type event struct {
+	ID         string
+	Entity     string
+	Feature    string
+	Value      json.Number
+	Pool       string
+	PoolValue  json.Number
+	Remaining  json.Number
+	Properties string
+	Deductions []wire.DeductionRecord
+}
+
+func (w *world) number(feature string, units int64) json.Number {
+	return json.Number(balance.FormatUnits(units, w.catalog.Feature(feature).Precision))
+}
+
+func (w *world) numberOrNil(feature string, units int64) *json.Number {
+	if units == balance.Unbounded {
+		return nil
+	}
+	n := w.number(feature, units)
+	return &n
+}
+
+func textOrNil(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
+}
+
+func msOrNil(at time.Time) *int64 {
+	if at.IsZero() {
+		return nil
+	}
+	ms := at.UnixMilli()
+	return &ms
+}
+
+// show sums a pool up (messages: Check result). It is nil where the pool is empty.
+func (w *world) show(p *pool) *wire.PoolRecord {
+	if len(p.grants) == 0 {
+		return nil
+	}
+	out := &wire.PoolRecord{FeatureID: p.feature, Rollovers: []wire.RolloverRecord{}}
+	var granted, remaining, usage, purchase int64
+	bounded := true
+	for _, g := range p.grants {
+		granted, remaining, usage = granted+g.included+g.prepaid, remaining+g.remaining(), usage+g.usage()
+		out.Unlimited = out.Unlimited || g.unlimited
+		if g.overage {
+			out.OverageAllowed = true
+			bounded = bounded && g.max != balance.Unbounded
+			purchase += g.max
+		}
+		if at := msOrNil(g.nextReset); at != nil && (out.NextResetAt == nil || *at < *out.NextResetAt) {
+			out.NextResetAt = at
+		}
+		out.Breakdown = append(out.Breakdown, w.showGrant(g))
+	}
+	for _, u := range p.pooledRollovers() {
+		if u.r.left > 0 {
+			out.Rollovers = append(out.Rollovers, wire.RolloverRecord{
+				BalanceID: u.g.name(), Remaining: w.number(p.feature, u.r.left), ExpiresAt: msOrNil(u.r.expires),
+			})
+		}
+	}
+	out.Granted, out.Remaining, out.Usage = w.number(p.feature, granted), w.number(p.feature, remaining), w.number(p.feature, usage)
+	if out.OverageAllowed && bounded {
+		out.MaxPurchase = w.numberOrNil(p.feature, purchase)
+	}
+	return out
+}
+
+func (w *world) showGrant(g *grant) wire.BalanceRecord {
+	out := wire.BalanceRecord{
+		ID: g.name(), PlanID: textOrNil(g.plan),
+		IncludedGrant: w.number(g.feature, g.included), PrepaidGrant: w.number(g.feature, g.prepaid),
+		Remaining: w.number(g.feature, g.remaining()), Usage: w.number(g.feature, g.usage()),
+		Unlimited: g.unlimited, ExpiresAt: msOrNil(g.expires),
+	}
+	if g.reset.Interval != balance.NoInterval {
+		out.Reset = &wire.ResetRecord{Interval: string(g.reset.Interval), ResetsAt: msOrNil(g.nextReset)}
+		if g.reset.Count > 1 {
+			out.Reset.IntervalCount = g.reset.Count
+		}
+	}
+	return out
+}
+
+// showAll shows every pool that the customer ("") or an entity has something in.
+func (w *world) showAll(c *customer, entity string) map[string]*wire.PoolRecord {
+	out := map[string]*wire.PoolRecord{}
+	for _, g := range c.grants {
+		if p := w.show(c.poolOf(g.feature, entity)); p != nil {
+			out[g.feature] = p
+		}
+	}
+	return out
+}
+
+// showPools shows pools by feature.
+func (w *world) showPools(pools ...*pool) map[string]*wire.PoolRecord {
+	out := map[string]*wire.PoolRecord{}
+	for _, p := range pools {
+		if shown := w.show(p); shown != nil {
+			out[p.feature] = shown
+		}
+	}
+	return out
+}
+
+// emit adds the usage event of lines to an answer, where there are any.
+func (w *world) emit(a *answer, entity, feature string, value int64, properties string, p *pool, lines []line) {
+	if len(lines) == 0 {
+		return
+	}
+	e := event{
+		ID: w.record, Entity: entity, Feature: feature, Value: w.number(feature, value), Pool: p.feature,
+		Properties: "{}",
+	}
+	if n := len(a.Events); n > 0 {
+		e.ID = fmt.Sprintf("%s#%d", w.record, n+1)
+	}
+	if properties != "" {
+		e.Properties = properties
+	}
+	var applied, remaining int64
+	for _, l := range lines {
+		applied += l.amount
+		e.Deductions = append(e.Deductions, wire.DeductionRecord{
+			BalanceID: l.g.name(), PlanID: textOrNil(l.g.plan), Amount: w.number(p.feature, l.amount), Kind: l.kind,
+		})
+	}
+	for _, g := range p.grants {
+		remaining += g.remaining()
+	}
+	e.PoolValue, e.Remaining = w.number(p.feature, applied), w.number(p.feature, remaining)
+	a.Events = append(a.Events, e)
+	a.EventIDs = append(a.EventIDs, e.ID)
+}
+
+// preview is semantics, Preview: scenario and products.
+func (w *world) preview(a *answer, c *customer, feature *balance.Feature, entity string, limited bool) {
+	a.Scenario, a.Products = "feature_flag", []string{}
+	if limited {
+		a.Scenario = "usage_limit"
+	}
+	covering := []string{feature.ID}
+	for i := range w.catalog.Features {
+		for _, cost := range w.catalog.Features[i].CreditSchema {
+			if cost.FeatureID == feature.ID {
+				covering = append(covering, w.catalog.Features[i].ID)
+			}
+		}
+	}
+	has, current := map[string]bool{}, map[string]*balance.Plan{}
+	for _, owner := range slices.Compact([]string{"", entity}) {
+		for _, at := range c.plans {
+			if at.entity == owner {
+				has[at.plan] = true
+				if plan := w.catalog.Plan(at.plan); plan != nil && !plan.AddOn {
+					current[plan.Group] = plan
+				}
+			}
+		}
+	}
+	var main, addOns []*balance.Plan
+	for i := range w.catalog.Plans {
+		plan := &w.catalog.Plans[i]
+		helps := slices.ContainsFunc(plan.Items, func(item balance.Item) bool { return slices.Contains(covering, item.FeatureID) })
+		better := current[plan.Group] == nil || plan.MonthlyCost().Cmp(current[plan.Group].MonthlyCost()) > 0
+		switch {
+		case !helps:
+		case plan.AddOn && (!has[plan.ID] || plan.IsOneOffAddOn()):
+			addOns = append(addOns, plan)
+		case !plan.AddOn && !has[plan.ID] && better:
+			main = append(main, plan)
+		}
+	}
+	for _, plans := range [][]*balance.Plan{main, addOns} {
+		slices.SortStableFunc(plans, func(a, b *balance.Plan) int { return a.MonthlyCost().Cmp(b.MonthlyCost()) })
+		for _, plan := range plans {
+			a.Products = append(a.Products, plan.ID)
+		}
+	}
+}

@@ -1,0 +1,355 @@
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"tollgate/internal/balance"
+)
+
+// grant is one source of a feature, as semantics.md speaks of it. Amounts are units.
+type grant struct {
+	feature   string
+	plan      string // "" for a standalone grant
+	number    int
+	id        string // of a standalone grant
+	rank      int    // 0 main plan, 1 add-on, 2 standalone
+	entity    string // that holds it
+	perEntity bool
+	age       int
+
+	anchor    time.Time
+	reset     balance.Reset
+	nextReset time.Time // zero: never
+	expires   time.Time // zero: never
+	unlimited bool
+	overage   bool
+	max       int64
+	rule      *balance.Rollover
+	times     int64
+	added     int64
+
+	included, usedIncluded int64
+	prepaid, usedPrepaid   int64
+	over                   int64 // beyond the grant; all of the usage where it is unlimited
+	rollovers              []rollover
+	fromRollovers          int64
+}
+
+type rollover struct {
+	held, left int64
+	expires    time.Time
+}
+
+func (g *grant) name() string {
+	if g.plan == "" {
+		return g.id
+	}
+	name := g.plan + "/" + g.feature
+	if g.number > 1 {
+		name += fmt.Sprintf("#%d", g.number)
+	}
+	if g.entity != "" {
+		name += "@" + g.entity
+	}
+	return name
+}
+
+func (g *grant) left() int64 {
+	return g.included - g.usedIncluded + g.prepaid - g.usedPrepaid
+}
+
+func (g *grant) remaining() int64 {
+	remaining := g.left()
+	for _, r := range g.rollovers {
+		remaining += r.left
+	}
+	return remaining
+}
+
+func (g *grant) usage() int64 { return g.usedIncluded + g.usedPrepaid + g.over + g.fromRollovers }
+
+func (g *grant) fits() bool {
+	return g.usage() <= balance.MaxUnits && g.over <= balance.MaxUnits && g.included+g.prepaid <= balance.MaxUnits
+}
+
+func ended(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+// settle applies every reset due, one after the other.
+func (g *grant) settle(catalog *balance.Catalog, now time.Time) {
+	for ended(g.nextReset, now) {
+		at, left, period := g.nextReset, g.left(), g.reset
+		g.included, g.added = g.included-g.added, 0
+		if item := catalog.Item(g.plan, g.feature, g.number); item != nil {
+			g.overage, g.max = item.Overage()
+			g.unlimited, g.reset, g.rule = item.Unlimited, item.Reset, item.Rollover
+			g.included = min(item.Included*g.times, balance.MaxUnits-g.prepaid)
+		}
+		g.dropRollovers(at)
+		g.rollOver(left, at, period)
+		g.usedIncluded, g.usedPrepaid, g.over, g.fromRollovers = 0, 0, 0, 0
+		g.nextReset = nextBoundary(g.anchor, g.reset, at)
+	}
+	g.dropRollovers(now)
+}
+
+func (g *grant) dropRollovers(at time.Time) {
+	g.rollovers = slices.DeleteFunc(g.rollovers, func(r rollover) bool { return ended(r.expires, at) })
+}
+
+// rollOver makes what is left at a reset a rollover; the oldest make way where all
+// together would pass the rule's maximum (semantics: Rollovers).
+func (g *grant) rollOver(left int64, at time.Time, period balance.Reset) {
+	if g.rule != nil {
+		g.rollovers = append(g.rollovers, rollover{left: left, expires: rolloverExpiry(g.anchor, period, g.rule.ExpiryMonths, at)})
+		surplus := -g.rule.Max
+		for _, r := range g.rollovers {
+			surplus += r.left
+		}
+		for i := range g.rollovers {
+			dropped := min(max(0, surplus), g.rollovers[i].left)
+			g.rollovers[i].left -= dropped
+			surplus -= dropped
+		}
+	}
+	g.rollovers = slices.DeleteFunc(g.rollovers, func(r rollover) bool { return r.left == 0 })
+	for i := range g.rollovers {
+		g.rollovers[i].held = g.rollovers[i].left
+	}
+}
+
+// raise grants more; what was consumed beyond the grant is covered first.
+func (g *grant) raise(included, prepaid int64) {
+	for _, part := range []struct {
+		total, used *int64
+		more        int64
+	}{{&g.included, &g.usedIncluded, included}, {&g.prepaid, &g.usedPrepaid, prepaid}} {
+		covered := min(g.over, part.more)
+		*part.total += part.more
+		*part.used += covered
+		g.over -= covered
+	}
+}
+
+// buy sets what was bought. Where it is less, what is left goes first; what was
+// consumed stays consumed, if need be beyond the grant.
+func (g *grant) buy(prepaid int64) {
+	if prepaid >= g.prepaid {
+		g.raise(0, prepaid-g.prepaid)
+		return
+	}
+	less := g.prepaid - prepaid
+	fromPrepaid := min(g.prepaid-g.usedPrepaid, less)
+	fromIncluded := min(g.included-g.usedIncluded, less-fromPrepaid)
+	g.prepaid = prepaid
+	g.usedPrepaid -= less - fromPrepaid
+	g.usedIncluded += fromIncluded
+	g.over += less - fromPrepaid - fromIncluded
+}
+
+// pool is what a check may draw from, in deduction order.
+type pool struct {
+	feature string
+	grants  []*grant
+}
+
+// poolOf gathers the live grants that the customer ("") or an entity can draw from.
+func (c *customer) poolOf(feature, entity string) *pool {
+	p := &pool{feature: feature}
+	for _, g := range c.grants {
+		own := g.entity == "" || g.entity == entity
+		if g.feature == feature && (own || (entity == "" && g.perEntity)) {
+			p.grants = append(p.grants, g)
+		}
+	}
+	order := map[string]int{} // of the owners
+	for i, e := range c.entities {
+		order[e.id] = 1 + i
+	}
+	if entity != "" {
+		order[entity] = -1
+	}
+	slices.SortStableFunc(p.grants, func(a, b *grant) int {
+		return cmp.Or(cmp.Compare(order[a.entity], order[b.entity]), deductedBefore(a, b))
+	})
+	return p
+}
+
+func falseFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// deductedBefore is rules 2 to 8 of semantics, Deduction order.
+func deductedBefore(a, b *grant) int {
+	return cmp.Or(
+		falseFirst(!a.unlimited, !b.unlimited),
+		falseFirst(!hasPeriod(a.reset), !hasPeriod(b.reset)),
+		cmp.Compare(averageLength(a.reset), averageLength(b.reset)),
+		falseFirst(a.expires.IsZero(), b.expires.IsZero()),
+		a.expires.Compare(b.expires),
+		cmp.Compare(a.rank, b.rank),
+		falseFirst(a.overage, b.overage),
+		cmp.Compare(a.age, b.age),
+	)
+}
+
+// pooledRollovers are the pool's rollovers in the order in which they are used.
+func (p *pool) pooledRollovers() []usable {
+	var all []usable
+	for _, g := range p.grants {
+		for i := range g.rollovers {
+			all = append(all, usable{g, &g.rollovers[i]})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b usable) int {
+		return cmp.Or(falseFirst(a.r.expires.IsZero(), b.r.expires.IsZero()), a.r.expires.Compare(b.r.expires))
+	})
+	return all
+}
+
+type usable struct {
+	g *grant
+	r *rollover
+}
+
+// decide is semantics, Allowed or not.
+func (p *pool) decide(need int64) balance.Code {
+	var remaining, open int64
+	overage, unbounded := false, false
+	for _, g := range p.grants {
+		remaining += g.remaining()
+		if g.overage {
+			overage = true
+			unbounded = unbounded || g.max == balance.Unbounded
+			open += max(0, g.max-g.over)
+		}
+	}
+	unlimited := slices.ContainsFunc(p.grants, func(g *grant) bool { return g.unlimited })
+	switch {
+	case len(p.grants) == 0:
+		return balance.NotEntitled
+	case unlimited:
+		return balance.Unlimited
+	case need <= 0, remaining >= need:
+		return balance.Included
+	case !overage:
+		return balance.InsufficientFunds
+	case unbounded, remaining+open >= need:
+		return balance.Overage
+	}
+	return balance.MaxPurchaseReached
+}
+
+type line struct {
+	g      *grant
+	amount int64
+	kind   balance.Kind
+}
+
+// take applies need to the pool and returns the lines. Where an amount would not
+// fit it changes nothing and returns false.
+func (p *pool) take(need int64, force bool) ([]line, bool) {
+	before := make([]grant, len(p.grants))
+	for i, g := range p.grants {
+		before[i] = *g
+		before[i].rollovers = slices.Clone(g.rollovers)
+	}
+	var lines []line
+	if need >= 0 {
+		lines = p.deduct(need, force)
+	} else {
+		lines = p.giveBack(-need)
+	}
+	for _, g := range p.grants {
+		if !g.fits() {
+			for i, g := range p.grants {
+				*g = before[i]
+			}
+			return nil, false
+		}
+	}
+	return lines, true
+}
+
+// deduct is semantics, Deduction order: both passes.
+func (p *pool) deduct(need int64, force bool) (lines []line) {
+	take := func(g *grant, from *int64, most int64, kind balance.Kind) {
+		amount := min(need, most)
+		if amount <= 0 {
+			return
+		}
+		*from += amount
+		need -= amount
+		lines = append(lines, line{g, amount, kind})
+	}
+	for _, u := range p.pooledRollovers() {
+		left := u.r.left
+		u.r.left -= min(need, left)
+		take(u.g, &u.g.fromRollovers, left, balance.KindRollover)
+	}
+	for _, g := range p.grants {
+		if g.unlimited {
+			take(g, &g.over, need, balance.KindUnlimited)
+			continue
+		}
+		take(g, &g.usedIncluded, g.included-g.usedIncluded, balance.KindIncluded)
+		take(g, &g.usedPrepaid, g.prepaid-g.usedPrepaid, balance.KindPrepaid)
+	}
+	for _, g := range p.grants {
+		switch {
+		case !g.overage:
+		case g.max == balance.Unbounded:
+			take(g, &g.over, need, balance.KindOverage)
+		default:
+			take(g, &g.over, g.max-g.over, balance.KindOverage)
+		}
+	}
+	if force {
+		last := p.grants[len(p.grants)-1]
+		take(last, &last.over, need, balance.KindOverage)
+	}
+	return lines
+}
+
+// giveBack is the same order backwards.
+func (p *pool) giveBack(amount int64) (lines []line) {
+	give := func(g *grant, from *int64, most int64, kind balance.Kind) int64 {
+		back := min(amount, most)
+		if back <= 0 {
+			return 0
+		}
+		*from -= back
+		amount -= back
+		lines = append(lines, line{g, -back, kind})
+		return back
+	}
+	backwards := slices.Clone(p.grants)
+	slices.Reverse(backwards)
+	for _, g := range backwards {
+		if !g.unlimited {
+			give(g, &g.over, g.over, balance.KindOverage)
+		}
+	}
+	for _, g := range backwards {
+		if g.unlimited {
+			give(g, &g.over, g.over, balance.KindUnlimited)
+			continue
+		}
+		give(g, &g.usedPrepaid, g.usedPrepaid, balance.KindPrepaid)
+		give(g, &g.usedIncluded, g.usedIncluded, balance.KindIncluded)
+	}
+	rollovers := p.pooledRollovers()
+	slices.Reverse(rollovers)
+	for _, u := range rollovers {
+		u.r.left += give(u.g, &u.g.fromRollovers, u.r.held-u.r.left, balance.KindRollover)
+	}
+	return lines
+}

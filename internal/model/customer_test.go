@@ -1,0 +1,264 @@
+package model
+
+import (
+	"slices"
+	"time"
+
+	"tollgate/internal/balance"
+)
+
+// customer is all that is known of one.
+type customer struct {
+	name     string
+	life     int // tells one life of the id from the next
+	ages     int
+	grants   []*grant
+	plans    []*attachment
+	entities []*entity
+}
+
+type entity struct {
+	id, feature string
+}
+
+// attachment is a plan of the customer ("") or of an entity.
+type attachment struct {
+	plan    string
+	group   string
+	addOn   bool
+	entity  string
+	started time.Time
+	flags   []string // boolean features, as the plan had them then
+	bought  map[string]int64
+	times   int64
+}
+
+// world is the model of the whole state.
+type world struct {
+	catalog   *balance.Catalog
+	now       time.Time
+	record    string // <topic>/<partition>/<offset>@<timestamp> of the request at hand
+	lives     int
+	customers map[string]*customer
+	keys      map[string]firstAnswer // of idempotency keys
+}
+
+// firstAnswer is what the first request with an idempotency key got.
+type firstAnswer struct {
+	until  time.Time
+	life   int // of the customer, anyLife for a delete
+	answer answer
+}
+
+const anyLife = -1
+
+// settle applies what is due of all the customer's balances.
+func (c *customer) settle(w *world) {
+	c.grants = slices.DeleteFunc(c.grants, func(g *grant) bool { return ended(g.expires, w.now) })
+	for _, g := range c.grants {
+		g.settle(w.catalog, w.now)
+	}
+}
+
+func (c *customer) entity(id string) *entity {
+	for _, e := range c.entities {
+		if e.id == id {
+			return e
+		}
+	}
+	return nil
+}
+
+// knows says whether the entity exists; none is given as "".
+func (c *customer) knows(entity string) bool { return entity == "" || c.entity(entity) != nil }
+
+// holders are those who get a balance of an item of a plan attached to entity.
+func (c *customer) holders(item *balance.Item, entity string) []string {
+	if item.PerEntity == "" || entity != "" {
+		return []string{entity}
+	}
+	var ids []string
+	for _, e := range c.entities {
+		if e.feature == item.PerEntity {
+			ids = append(ids, e.id)
+		}
+	}
+	return ids
+}
+
+// newGrant makes a balance of a plan's item, with its first reset after a time.
+func (c *customer) newGrant(plan *balance.Plan, item *balance.Item, holder string, perEntity bool, anchor, after time.Time, bought, times int64) *grant {
+	c.ages++
+	g := &grant{
+		feature: item.FeatureID, number: item.Number, entity: holder, perEntity: perEntity, rank: 2, age: c.ages,
+		anchor: anchor, reset: item.Reset, nextReset: nextBoundary(anchor, item.Reset, after),
+		unlimited: item.Unlimited, rule: item.Rollover, times: times, prepaid: bought,
+		included: min(item.Included*times, balance.MaxUnits-bought),
+	}
+	g.overage, g.max = item.Overage()
+	if plan != nil {
+		g.plan, g.rank = plan.ID, 0
+		if plan.AddOn {
+			g.rank = 1
+		}
+	}
+	c.grants = append(c.grants, g)
+	return g
+}
+
+// quantity is what was bought of an item: that of the plan's first prepaid item of
+// the feature, given or not.
+func quantity(plan *balance.Plan, item *balance.Item, quantities map[string]int64) (int64, bool) {
+	for i := range plan.Items {
+		if first := &plan.Items[i]; first.FeatureID == item.FeatureID && first.IsPrepaid() {
+			n, given := quantities[item.FeatureID]
+			if !given || first != item {
+				return 0, false
+			}
+			unit := item.Price.BillingUnits
+			return (n + unit - 1) / unit * unit, true
+		}
+	}
+	return 0, false
+}
+
+// ofPlan are the balances that a plan attached to entity made of an item.
+func (c *customer) ofPlan(plan string, item *balance.Item, entity string) []*grant {
+	var all []*grant
+	for _, g := range c.grants {
+		mine := g.entity == entity && !g.perEntity || entity == "" && g.perEntity
+		if g.plan == plan && mine && g.feature == item.FeatureID && g.number == item.Number {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// attach is plan.attach (messages: Commands).
+func (c *customer) attach(w *world, plan *balance.Plan, entity string, quantities map[string]int64, started time.Time) balance.Code {
+	for _, a := range c.plans {
+		if a.plan == plan.ID && a.entity == entity {
+			return c.attachAgain(plan, a, quantities, started)
+		}
+	}
+	moved := map[string]int64{} // by feature and owner
+	for i, a := range c.plans {
+		if !plan.AddOn && !a.addOn && a.entity == entity && a.group == plan.Group {
+			moved = c.detach(a)
+			c.plans = slices.Delete(c.plans, i, i+1)
+			break
+		}
+	}
+	c.ages++
+	a := &attachment{plan: plan.ID, group: plan.Group, addOn: plan.AddOn, entity: entity, started: started, bought: map[string]int64{}, times: 1}
+	c.plans = append(c.plans, a)
+	for i := range plan.Items {
+		item := &plan.Items[i]
+		if w.catalog.Feature(item.FeatureID).Type == balance.Boolean {
+			a.flags = append(a.flags, item.FeatureID)
+			continue
+		}
+		bought, given := quantity(plan, item, quantities)
+		if given {
+			a.bought[itemKey(item)] = bought
+		}
+		for _, holder := range c.holders(item, entity) {
+			c.newGrant(plan, item, holder, holder != entity, started, started, bought, 1)
+		}
+	}
+	c.settle(w)
+	for _, item := range plan.Items {
+		feature := w.catalog.Feature(item.FeatureID)
+		if feature.Type != balance.Metered || feature.Consumable {
+			continue
+		}
+		for _, holder := range c.holders(&item, entity) {
+			key := feature.ID + "@" + holder
+			p := &pool{}
+			for _, g := range c.poolOf(feature.ID, holder).grants {
+				if g.plan == plan.ID && g.entity == holder && (g.perEntity || holder == entity) {
+					p.grants = append(p.grants, g)
+				}
+			}
+			if moved[key] > 0 && len(p.grants) > 0 {
+				p.deduct(moved[key], true)
+			}
+			delete(moved, key)
+		}
+	}
+	return ""
+}
+
+func itemKey(item *balance.Item) string {
+	return item.FeatureID + "#" + string(rune('0'+item.Number))
+}
+
+func (c *customer) attachAgain(plan *balance.Plan, a *attachment, quantities map[string]int64, started time.Time) balance.Code {
+	var undo []func()
+	for i := range plan.Items {
+		item := &plan.Items[i]
+		bought, given := quantity(plan, item, quantities)
+		grants := c.ofPlan(plan.ID, item, a.entity)
+		for _, g := range grants {
+			was := *g
+			undo = append(undo, func() { *g = was })
+			switch {
+			case plan.IsOneOffAddOn():
+				g.raise(item.Included, bought)
+				g.times++
+			case given && item.IsPrepaid():
+				g.buy(bought)
+			}
+			if !g.fits() {
+				for _, restore := range undo {
+					restore()
+				}
+				return balance.AmountOutOfRange
+			}
+		}
+	}
+	for i := range plan.Items {
+		item := &plan.Items[i]
+		bought, given := quantity(plan, item, quantities)
+		if plan.IsOneOffAddOn() {
+			a.bought[itemKey(item)] += bought
+			if len(c.ofPlan(plan.ID, item, a.entity)) == 0 {
+				for _, holder := range c.holders(item, a.entity) {
+					c.newGrant(plan, item, holder, holder != a.entity, started, started, bought, 1)
+				}
+			}
+		} else if given {
+			a.bought[itemKey(item)] = bought
+		}
+	}
+	if plan.IsOneOffAddOn() {
+		a.times++
+	}
+	return ""
+}
+
+// detach takes a plan's balances away; it returns the usage that they had.
+func (c *customer) detach(a *attachment) map[string]int64 {
+	usage := map[string]int64{}
+	c.grants = slices.DeleteFunc(c.grants, func(g *grant) bool {
+		mine := g.entity == a.entity && !g.perEntity || a.entity == "" && g.perEntity
+		if g.plan != a.plan || !mine {
+			return false
+		}
+		usage[g.feature+"@"+g.entity] += g.usage()
+		return true
+	})
+	return usage
+}
+
+// flag is the plan that includes a boolean feature, "" where none does.
+func (c *customer) flag(feature, entity string) string {
+	for _, owner := range slices.Compact([]string{"", entity}) {
+		for _, a := range c.plans {
+			if a.entity == owner && slices.Contains(a.flags, feature) {
+				return a.plan
+			}
+		}
+	}
+	return ""
+}

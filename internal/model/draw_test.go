@@ -1,0 +1,226 @@
+package model
+
+import (
+	"encoding/json"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"tollgate/internal/balance"
+)
+
+// Few of each, so that requests meet.
+var (
+	customers  = []string{"acme", "glo{b}ex", "*"}
+	entities   = []string{"ann", "b:ob", "3:x"}
+	balanceIDs = []string{"", "gift", "bonus", "free/messages", "pro/credits", "team/messages@ann", "pack/tokens"}
+)
+
+func one[T any](t *rapid.T, name string, from ...T) T { return rapid.SampledFrom(from).Draw(t, name) }
+
+// seldom is true about once in n times.
+func seldom(t *rapid.T, name string, n int) bool { return rapid.IntRange(1, n).Draw(t, name) == 1 }
+
+func drawFeature(t *rapid.T, c *balance.Catalog, wanted func(*balance.Feature) bool) string {
+	var ids []string
+	for i := range c.Features {
+		if wanted(&c.Features[i]) {
+			ids = append(ids, c.Features[i].ID)
+		}
+	}
+	return rapid.SampledFrom(ids).Draw(t, "feature")
+}
+
+func isMetered(f *balance.Feature) bool { return f.Type != balance.Boolean }
+func isSeat(f *balance.Feature) bool    { return f.Type == balance.Metered && !f.Consumable }
+
+// drawUnits draws an amount of a feature: mostly as small as the grants, sometimes
+// of a fraction, sometimes at the edge of what fits.
+func drawUnits(t *rapid.T, c *balance.Catalog, feature string, least int64) int64 {
+	whole := int64(1)
+	for range c.Feature(feature).Precision {
+		whole *= 10
+	}
+	switch rapid.IntRange(0, 24).Draw(t, "size") {
+	case 0:
+		return rapid.Int64Range(balance.MaxUnits-5, balance.MaxUnits).Draw(t, "units")
+	case 1:
+		return max(least, -1) * rapid.Int64Range(0, balance.MaxUnits).Draw(t, "units")
+	case 2, 3, 4, 5:
+		return rapid.Int64Range(max(least, -20)*whole, 20*whole).Draw(t, "units")
+	}
+	return whole * rapid.Int64Range(max(least, -4), 12).Draw(t, "whole")
+}
+
+const anySign = -1 << 40
+
+func drawEntity(t *rapid.T) string {
+	if seldom(t, "of an entity", 3) {
+		return one(t, "entity", entities...)
+	}
+	return ""
+}
+
+func drawKey(t *rapid.T) string {
+	if seldom(t, "keyed", 6) {
+		return one(t, "key", "k1", "k2")
+	}
+	return ""
+}
+
+func drawCheck(t *rapid.T, c *balance.Catalog) request {
+	r := request{
+		Customer: one(t, "customer", customers...), Entity: drawEntity(t), Key: drawKey(t),
+		Feature: drawFeature(t, c, func(*balance.Feature) bool { return true }),
+		Deduct:  one(t, "send_event", true, true, false), Preview: rapid.Bool().Draw(t, "with_preview"),
+	}
+	r.Units = drawUnits(t, c, r.Feature, anySign)
+	if r.Deduct && rapid.Bool().Draw(t, "with properties") {
+		r.Properties = `{"model":"small","n":1.10}`
+	}
+	if seldom(t, "unknown feature", 40) {
+		r.Feature = "nothing"
+	}
+	return r
+}
+
+func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
+	r := request{
+		Customer: one(t, "customer", customers...), Key: drawKey(t),
+		Type: one(t, "type", "customer.put", "customer.put", "customer.get", "customer.delete",
+			"plan.attach", "plan.attach", "plan.attach", "plan.attach", "plan.detach",
+			"entity.create", "entity.create", "entity.delete", "balance.grant", "balance.grant",
+			"balance.update", "balance.update", "usage.track", "usage.track", "usage.track"),
+	}
+	switch r.Type {
+	case "customer.delete":
+		if !seldom(t, "really", 3) {
+			r.Type = "customer.get"
+		}
+	case "plan.attach", "plan.detach":
+		r.Plan, r.Entity = c.Plans[rapid.IntRange(0, len(c.Plans)-1).Draw(t, "plan")].ID, drawEntity(t)
+		if r.Type == "plan.attach" {
+			drawAttachment(t, c, &r, now)
+		}
+	case "entity.create", "entity.delete":
+		r.Entity, r.Feature = one(t, "entity", entities...), drawFeature(t, c, isSeat)
+		r.Units = 1
+		for range c.Feature(r.Feature).Precision {
+			r.Units *= 10
+		}
+	case "balance.grant":
+		r.Entity, r.Feature = drawEntity(t), drawFeature(t, c, isMetered)
+		drawGrant(t, c, &r, now)
+	case "balance.update":
+		r.Entity, r.Feature, r.Balance = drawEntity(t), drawFeature(t, c, isMetered), one(t, "balance", balanceIDs...)
+		r.Field = one(t, "field", "remaining", "usage", "add")
+		least := int64(0)
+		if r.Field == "add" {
+			least = anySign
+		}
+		r.Units = drawUnits(t, c, r.Feature, least)
+	case "usage.track":
+		r.Entity, r.Feature = drawEntity(t), drawFeature(t, c, isMetered)
+		r.Units = drawUnits(t, c, r.Feature, anySign)
+		r.Overage = one(t, "overage", "", "cap", "reject", "allow")
+		if seldom(t, "by event", 4) {
+			// The features that bear it have different precisions: whole numbers fit all.
+			r.Feature, r.EventName, r.Units = "", "llm", rapid.Int64Range(-3, 9).Draw(t, "value")
+		}
+	}
+	return r
+}
+
+func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
+	if seldom(t, "started before", 4) {
+		r.Started = now.Add(-time.Duration(rapid.Int64Range(0, 90*24*3600_000).Draw(t, "ago")) * time.Millisecond)
+	}
+	plan := c.Plan(r.Plan)
+	for i := range plan.Items {
+		if item := &plan.Items[i]; item.IsPrepaid() && rapid.Bool().Draw(t, "bought") {
+			if r.Quantities == nil {
+				r.Quantities = map[string]int64{}
+			}
+			r.Quantities[item.FeatureID] = drawUnits(t, c, item.FeatureID, 0) / 4
+		}
+	}
+}
+
+func drawGrant(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
+	// An id that the store makes is not foreseen by the model.
+	r.Balance = one(t, "balance", balanceIDs[1:]...)
+	r.Unlimited = seldom(t, "unlimited", 8)
+	if !r.Unlimited {
+		r.Units = drawUnits(t, c, r.Feature, 0)
+	}
+	r.Reset = balance.Reset{Count: 1}
+	if c.Feature(r.Feature).Consumable && rapid.Bool().Draw(t, "resets") {
+		r.Reset = balance.Reset{
+			Interval: rapid.SampledFrom(balance.Intervals[2:]).Draw(t, "interval"), Count: rapid.IntRange(1, 3).Draw(t, "count"),
+		}
+	}
+	if seldom(t, "ends", 3) {
+		r.Expires = now.Add(time.Duration(rapid.Int64Range(1, 40*24*3600_000).Draw(t, "after")) * time.Millisecond)
+	}
+}
+
+// encode writes a request as its sender would.
+func encode(c *balance.Catalog, r *request) []byte {
+	fields := map[string]any{"customer_id": r.Customer}
+	set := func(name, value string) {
+		if value != "" {
+			fields[name] = value
+		}
+	}
+	set("type", r.Type)
+	set("entity_id", r.Entity)
+	set("feature_id", r.Feature)
+	set("plan_id", r.Plan)
+	set("balance_id", r.Balance)
+	set("event_name", r.EventName)
+	set("overage_behavior", r.Overage)
+	amount := func(feature string, units int64) json.Number {
+		precision := 0
+		if f := c.Feature(feature); f != nil {
+			precision = f.Precision
+		}
+		return json.Number(balance.FormatUnits(units, precision))
+	}
+	switch {
+	case r.Type == "":
+		fields["required_balance"] = amount(r.Feature, r.Units)
+		fields["send_event"], fields["with_preview"] = r.Deduct, r.Preview
+	case r.Type == "usage.track":
+		fields["value"] = amount(r.Feature, r.Units)
+	case r.Type == "balance.update":
+		fields[r.Field] = amount(r.Feature, r.Units)
+	case r.Type == "balance.grant" && r.Unlimited:
+		fields["unlimited"] = true
+	case r.Type == "balance.grant":
+		fields["amount"] = amount(r.Feature, r.Units)
+	}
+	if r.Properties != "" {
+		fields["properties"] = json.RawMessage(r.Properties)
+	}
+	if r.Reset.Interval != balance.NoInterval {
+		fields["reset"] = map[string]any{"interval": r.Reset.Interval, "interval_count": r.Reset.Count}
+	}
+	if !r.Started.IsZero() {
+		fields["starts_at"] = r.Started.UnixMilli()
+	}
+	if !r.Expires.IsZero() {
+		fields["expires_at"] = r.Expires.UnixMilli()
+	}
+	if r.Quantities != nil {
+		quantities := map[string]json.Number{}
+		for feature, units := range r.Quantities {
+			quantities[feature] = amount(feature, units)
+		}
+		fields["quantities"] = quantities
+	}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}

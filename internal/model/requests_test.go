@@ -1,0 +1,461 @@
+package model
+
+import (
+	"slices"
+	"time"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/wire"
+)
+
+// request is a check (Type "") or a command.
+type request struct {
+	Type     string
+	Customer string
+	Entity   string
+	Feature  string
+	Units    int64 // of the feature: required_balance, value, amount, …
+	Deduct   bool
+	Preview  bool
+	Key      string // idempotency key
+
+	Properties string
+	Plan       string
+	Quantities map[string]int64
+	Started    time.Time // zero: now
+	Balance    string
+	Unlimited  bool
+	Reset      balance.Reset
+	Expires    time.Time
+	Field      string // of balance.update
+	EventName  string
+	Overage    string
+}
+
+// remembered says whether the outcome is kept for redelivery.
+func (r *request) remembered() bool {
+	return r.Type != "customer.get" && (r.Type != "" || r.Deduct)
+}
+
+func (r *request) kind() string {
+	if r.Type == "" {
+		return "check"
+	}
+	return "command"
+}
+
+// answerTo is what the request must be answered with.
+func (w *world) answerTo(r *request, record string) answer {
+	w.record = record
+	c := w.customers[r.Customer]
+	key := r.Customer + "\x00" + r.kind() + "\x00" + r.Key
+	if first, used := w.keys[key]; r.Key != "" && used && first.until.After(w.now) && (first.life == anyLife || first.life == w.life(r.Customer)) {
+		repeat := first.answer
+		repeat.Events = nil
+		return repeat
+	}
+	if c != nil {
+		c.settle(w)
+	}
+	var a answer
+	var changed bool
+	if r.Type == "" {
+		a = w.check(c, r)
+		changed = len(a.Events) > 0
+	} else {
+		a, changed = w.command(c, r)
+	}
+	a.At = w.now.UnixMilli()
+	if r.Key != "" && changed {
+		life := w.life(r.Customer)
+		if r.Type == "customer.delete" {
+			life = anyLife
+		}
+		w.keys[key] = firstAnswer{w.now.Add(window), life, a}
+	}
+	return a
+}
+
+// life is the number of the customer's life, 0 where there is no such customer.
+func (w *world) life(customer string) int {
+	if c := w.customers[customer]; c != nil {
+		return c.life
+	}
+	return 0
+}
+
+// check is semantics, Which pool.
+func (w *world) check(c *customer, r *request) answer {
+	feature := w.catalog.Feature(r.Feature)
+	a := answer{Feature: r.Feature, Entity: r.Entity}
+	if feature == nil {
+		a.Code = balance.FeatureNotFound
+		return a
+	}
+	a.Need = w.number(r.Feature, r.Units)
+	switch {
+	case c == nil:
+		a.Code = balance.CustomerNotFound
+	case !c.knows(r.Entity):
+		a.Code = balance.EntityNotFound
+	case feature.Type == balance.Boolean && r.Deduct:
+		a.Code = balance.FlagNotConsumable
+	case feature.Type == balance.Boolean:
+		a.Code, a.Flag = balance.NotEntitled, c.flag(r.Feature, r.Entity)
+		if a.Flag != "" {
+			a.Code = balance.Flagged
+		}
+	default:
+		w.checkPools(c, r, &a)
+	}
+	if r.Preview && !a.Code.IsError() && !a.Code.Allowed() {
+		w.preview(&a, c, feature, r.Entity, a.Pool != nil)
+	}
+	return a
+}
+
+func (w *world) checkPools(c *customer, r *request, a *answer) {
+	p, need, code := w.choose(c, r.Feature, r.Entity, r.Units)
+	a.Code = code
+	if code == balance.AmountOutOfRange {
+		return
+	}
+	if r.Deduct && code.Allowed() {
+		lines, fits := p.take(need, false)
+		if !fits {
+			a.Code = balance.AmountOutOfRange
+			return
+		}
+		w.emit(a, r.Entity, r.Feature, r.Units, r.Properties, p, lines)
+	}
+	a.Need, a.Pool = w.number(p.feature, need), w.show(p)
+}
+
+// choose is the pool that a check of an amount uses, or reports, and what it needs
+// there. A pool whose units the amount does not fit allows nothing.
+func (w *world) choose(c *customer, feature, entity string, units int64) (*pool, int64, balance.Code) {
+	type candidate struct {
+		p    *pool
+		need int64
+		code balance.Code
+	}
+	own := c.poolOf(feature, entity)
+	candidates := []candidate{{own, units, own.decide(units)}}
+	for i := range w.catalog.Features {
+		system := &w.catalog.Features[i]
+		for _, cost := range system.CreditSchema {
+			if cost.FeatureID != feature {
+				continue
+			}
+			p := c.poolOf(system.ID, entity)
+			need, err := balance.Convert(units, w.catalog.Feature(feature).Precision, cost.Cost, system.Precision)
+			if err != nil {
+				candidates = append(candidates, candidate{p, 0, balance.AmountOutOfRange})
+				continue
+			}
+			candidates = append(candidates, candidate{p, need, p.decide(need)})
+		}
+	}
+	reported := candidates[0]
+	for i, candidate := range candidates {
+		if candidate.code.Allowed() {
+			return candidate.p, candidate.need, candidate.code
+		}
+		if i > 0 && len(candidate.p.grants) > 0 && reported.p == own {
+			reported = candidate
+		}
+	}
+	return reported.p, reported.need, reported.code
+}
+
+func failed(code balance.Code) (answer, bool) { return answer{Code: code}, false }
+
+// command is messages, Commands. It says whether anything was changed.
+func (w *world) command(c *customer, r *request) (answer, bool) {
+	if r.Type == "customer.put" {
+		return w.put(c, r)
+	}
+	plan := w.catalog.Plan(r.Plan)
+	switch {
+	case r.Type == "plan.attach" && plan == nil:
+		return failed(balance.PlanNotFound)
+	case c == nil:
+		return failed(balance.CustomerNotFound)
+	case r.Type != "entity.create" && r.Type != "entity.delete" && !c.knows(r.Entity):
+		return failed(balance.EntityNotFound)
+	}
+	switch r.Type {
+	case "customer.get":
+		return w.get(c), false
+	case "customer.delete":
+		delete(w.customers, r.Customer)
+		return answer{Pools: w.showPools()}, true
+	case "plan.attach":
+		started := r.Started
+		if started.IsZero() {
+			started = w.now
+		}
+		if code := c.attach(w, plan, r.Entity, r.Quantities, started); code != "" {
+			return failed(code)
+		}
+		c.settle(w)
+		return answer{Pools: w.showAll(c, r.Entity)}, true
+	case "plan.detach":
+		for i, a := range c.plans {
+			if a.plan == r.Plan && a.entity == r.Entity {
+				c.detach(a)
+				c.plans = slices.Delete(c.plans, i, i+1)
+				return answer{Pools: w.showAll(c, r.Entity)}, true
+			}
+		}
+		return failed(balance.PlanNotFound)
+	case "entity.create":
+		return w.createEntity(c, r)
+	case "entity.delete":
+		return w.deleteEntity(c, r)
+	case "balance.grant":
+		return w.grantBalance(c, r)
+	case "balance.update":
+		return w.updateBalance(c, r)
+	case "usage.track":
+		return w.track(c, r)
+	}
+	panic("no such command: " + r.Type)
+}
+
+func (w *world) put(c *customer, r *request) (answer, bool) {
+	if c == nil {
+		w.lives++
+		c = &customer{life: w.lives}
+		w.customers[r.Customer] = c
+		for i := range w.catalog.Plans {
+			if w.catalog.Plans[i].Default {
+				c.attach(w, &w.catalog.Plans[i], "", nil, w.now)
+			}
+		}
+	}
+	return answer{Pools: w.showAll(c, "")}, true
+}
+
+func (w *world) get(c *customer) answer {
+	a := answer{
+		Pools: w.showAll(c, ""), Plans: []string{}, Flags: map[string]string{},
+		Entities: map[string]map[string]*wire.PoolRecord{},
+	}
+	for _, at := range c.plans {
+		a.Plans = append(a.Plans, at.plan+"@"+at.entity)
+	}
+	slices.Sort(a.Plans)
+	for i := range w.catalog.Features {
+		if plan := c.flag(w.catalog.Features[i].ID, ""); plan != "" {
+			a.Flags[w.catalog.Features[i].ID] = plan
+		}
+	}
+	for _, e := range c.entities {
+		held := map[string]*wire.PoolRecord{}
+		for _, g := range c.grants {
+			if g.entity == e.id {
+				p := c.poolOf(g.feature, e.id)
+				p.grants = slices.DeleteFunc(p.grants, func(g *grant) bool { return g.entity == "" })
+				held[g.feature] = w.show(p)
+			}
+		}
+		a.Entities[e.id] = held
+	}
+	return a
+}
+
+func (w *world) createEntity(c *customer, r *request) (answer, bool) {
+	if c.entity(r.Entity) != nil {
+		return failed(balance.Conflict)
+	}
+	p, need, code := w.choose(c, r.Feature, "", r.Units)
+	if !code.Allowed() {
+		return failed(code)
+	}
+	lines, fits := p.take(need, false)
+	if !fits {
+		return failed(balance.AmountOutOfRange)
+	}
+	var a answer
+	w.emit(&a, "", r.Feature, r.Units, "", p, lines)
+	c.entities = append(c.entities, &entity{r.Entity, r.Feature})
+	for _, at := range slices.Clone(c.plans) {
+		plan := w.catalog.Plan(at.plan)
+		if plan == nil || at.entity != "" {
+			continue
+		}
+		for i := range plan.Items {
+			if item := &plan.Items[i]; item.PerEntity == r.Feature {
+				c.newGrant(plan, item, r.Entity, true, at.started, w.now, at.bought[itemKey(item)], at.times)
+			}
+		}
+	}
+	a.Pools = w.showPools(c.poolOf(p.feature, ""))
+	return a, true
+}
+
+func (w *world) deleteEntity(c *customer, r *request) (answer, bool) {
+	e := c.entity(r.Entity)
+	if e == nil {
+		return failed(balance.EntityNotFound)
+	}
+	if r.Feature != "" && r.Feature != e.feature {
+		return failed(balance.Conflict)
+	}
+	c.entities = slices.DeleteFunc(c.entities, func(other *entity) bool { return other == e })
+	c.grants = slices.DeleteFunc(c.grants, func(g *grant) bool { return g.entity == e.id })
+	c.plans = slices.DeleteFunc(c.plans, func(a *attachment) bool { return a.entity == e.id })
+	var a answer
+	seat := -w.seat(e.feature)
+	p, need, code := w.choose(c, e.feature, "", seat)
+	if !code.Allowed() {
+		return answer{Pools: w.showPools()}, true
+	}
+	lines, _ := p.take(need, false)
+	w.emit(&a, "", e.feature, seat, "", p, lines)
+	a.Pools = w.showPools(p)
+	return a, true
+}
+
+// seat is one whole unit of a feature.
+func (w *world) seat(feature string) int64 {
+	units := int64(1)
+	for range w.catalog.Feature(feature).Precision {
+		units *= 10
+	}
+	return units
+}
+
+func (w *world) grantBalance(c *customer, r *request) (answer, bool) {
+	for _, g := range c.grants {
+		if g.feature == r.Feature && g.entity == r.Entity && r.Balance != "" && g.name() == r.Balance {
+			return failed(balance.Conflict)
+		}
+	}
+	item := &balance.Item{FeatureID: r.Feature, Number: 1, Included: r.Units, Unlimited: r.Unlimited, Reset: r.Reset}
+	g := c.newGrant(nil, item, r.Entity, false, w.now, w.now, 0, 1)
+	g.expires, g.id = r.Expires, r.Balance
+	return answer{Pools: w.showPools(c.poolOf(r.Feature, r.Entity))}, true
+}
+
+// updateBalance is balance.update: what is granted or taken away lasts until the next reset.
+func (w *world) updateBalance(c *customer, r *request) (answer, bool) {
+	whole := c.poolOf(r.Feature, r.Entity)
+	p := &pool{feature: r.Feature, grants: slices.Clone(whole.grants)}
+	if r.Balance != "" {
+		at := slices.IndexFunc(p.grants, func(g *grant) bool { return g.name() == r.Balance })
+		if at < 0 {
+			return failed(balance.BalanceNotFound)
+		}
+		p.grants = p.grants[at : at+1]
+	}
+	var remaining, usage, over int64
+	for _, g := range p.grants {
+		if g.unlimited && r.Field != "usage" {
+			return failed(balance.InvalidRequest)
+		}
+		remaining, usage, over = remaining+g.remaining(), usage+g.usage(), over+g.over
+	}
+	if len(p.grants) == 0 {
+		return failed(balance.BalanceNotFound)
+	}
+	grantMore := func(units int64) {
+		p.grants[0].raise(units, 0)
+		p.grants[0].added += units
+	}
+	var undo []func()
+	for _, g := range p.grants {
+		was := *g
+		was.rollovers = slices.Clone(g.rollovers)
+		undo = append(undo, func() { *g = was })
+	}
+	code := balance.Code("")
+	switch {
+	case r.Field == "remaining" && r.Units < remaining:
+		p.deduct(remaining-r.Units, false)
+	case r.Field == "remaining" && r.Units > remaining:
+		p.giveBack(over + r.Units - remaining)
+		remaining = 0
+		for _, g := range p.grants {
+			remaining += g.remaining()
+		}
+		grantMore(r.Units - remaining)
+	case r.Field == "usage" && r.Units > usage:
+		p.deduct(r.Units-usage, true)
+	case r.Field == "usage" && r.Units < usage:
+		p.giveBack(usage - r.Units)
+	case r.Field == "add" && r.Units >= 0:
+		grantMore(r.Units)
+	case r.Field == "add":
+		code = p.grantLess(-r.Units)
+	}
+	for _, g := range p.grants {
+		if !g.fits() {
+			code = balance.AmountOutOfRange
+		}
+	}
+	if code != "" {
+		for _, restore := range undo {
+			restore()
+		}
+		return failed(code)
+	}
+	return answer{Pools: w.showPools(whole)}, true
+}
+
+// grantLess takes units away of what is left of what was included.
+func (p *pool) grantLess(units int64) balance.Code {
+	for i := len(p.grants) - 1; i >= 0; i-- {
+		g := p.grants[i]
+		cut := min(units, g.included-g.usedIncluded)
+		g.included, g.added, units = g.included-cut, g.added-cut, units-cut
+	}
+	if units > 0 {
+		return balance.InsufficientFunds
+	}
+	return ""
+}
+
+// track is semantics, Usage without asking.
+func (w *world) track(c *customer, r *request) (answer, bool) {
+	var features []string
+	for i := range w.catalog.Features {
+		f := &w.catalog.Features[i]
+		if f.ID == r.Feature || (r.EventName != "" && f.EventName == r.EventName) {
+			features = append(features, f.ID)
+		}
+	}
+	var a answer
+	var refusal balance.Code
+	tracked := false
+	var pools []*pool
+	for _, feature := range features {
+		units := r.Units
+		if r.EventName != "" {
+			units *= w.seat(feature) // a whole number, in the units of each
+		}
+		p, need, code := w.choose(c, feature, r.Entity, units)
+		pools = append(pools, p)
+		if code == balance.NotEntitled || code == balance.AmountOutOfRange || (r.Overage == "reject" && !code.Allowed()) {
+			if refusal == "" {
+				refusal = code
+			}
+			continue
+		}
+		lines, fits := p.take(need, r.Overage == "allow")
+		if !fits {
+			if refusal == "" {
+				refusal = balance.AmountOutOfRange
+			}
+			continue
+		}
+		tracked = true
+		w.emit(&a, r.Entity, feature, units, r.Properties, p, lines)
+	}
+	if !tracked {
+		return failed(refusal)
+	}
+	a.Pools = w.showPools(pools...)
+	return a, len(a.Events) > 0
+}
