@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -18,8 +19,14 @@ var (
 
 func one[T any](t *rapid.T, name string, from ...T) T { return rapid.SampledFrom(from).Draw(t, name) }
 
-// seldom is true about once in n times.
-func seldom(t *rapid.T, name string, n int) bool { return rapid.IntRange(1, n).Draw(t, name) == 1 }
+// seldom is true once in 2^halvings times. A number would do, but rapid favours small ones.
+func seldom(t *rapid.T, name string, halvings int) bool {
+	yes := true
+	for range halvings {
+		yes = rapid.Bool().Draw(t, name) && yes
+	}
+	return yes
+}
 
 func drawFeature(t *rapid.T, c *balance.Catalog, wanted func(*balance.Feature) bool) string {
 	var ids []string
@@ -55,14 +62,14 @@ func drawUnits(t *rapid.T, c *balance.Catalog, feature string, least int64) int6
 const anySign = -1 << 40
 
 func drawEntity(t *rapid.T) string {
-	if seldom(t, "of an entity", 3) {
-		return one(t, "entity", entities...)
+	if seldom(t, "of an entity", 2) {
+		return one(t, "entity", slices.Concat(entities, entities[:2])...)
 	}
 	return ""
 }
 
 func drawKey(t *rapid.T) string {
-	if seldom(t, "keyed", 6) {
+	if seldom(t, "keyed", 3) {
 		return one(t, "key", "k1", "k2")
 	}
 	return ""
@@ -78,7 +85,7 @@ func drawCheck(t *rapid.T, c *balance.Catalog) request {
 	if r.Deduct && rapid.Bool().Draw(t, "with properties") {
 		r.Properties = `{"model":"small","n":1.10}`
 	}
-	if seldom(t, "unknown feature", 40) {
+	if seldom(t, "unknown feature", 6) {
 		r.Feature = "nothing"
 	}
 	return r
@@ -87,14 +94,14 @@ func drawCheck(t *rapid.T, c *balance.Catalog) request {
 func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
 	r := request{
 		Customer: one(t, "customer", customers...), Key: drawKey(t),
-		Type: one(t, "type", "customer.put", "customer.put", "customer.get", "customer.delete",
+		Type: one(t, "type", "customer.put", "customer.get", "customer.delete",
 			"plan.attach", "plan.attach", "plan.attach", "plan.attach", "plan.detach",
 			"entity.create", "entity.create", "entity.delete", "balance.grant", "balance.grant",
 			"balance.update", "balance.update", "usage.track", "usage.track", "usage.track"),
 	}
 	switch r.Type {
 	case "customer.delete":
-		if !seldom(t, "really", 3) {
+		if !seldom(t, "really", 2) {
 			r.Type = "customer.get"
 		}
 	case "plan.attach", "plan.detach":
@@ -123,7 +130,7 @@ func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
 		r.Entity, r.Feature = drawEntity(t), drawFeature(t, c, isMetered)
 		r.Units = drawUnits(t, c, r.Feature, anySign)
 		r.Overage = one(t, "overage", "", "cap", "reject", "allow")
-		if seldom(t, "by event", 4) {
+		if seldom(t, "by event", 2) {
 			// The features that bear it have different precisions: whole numbers fit all.
 			r.Feature, r.EventName, r.Units = "", "llm", rapid.Int64Range(-3, 9).Draw(t, "value")
 		}
@@ -132,7 +139,7 @@ func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
 }
 
 func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
-	if seldom(t, "started before", 4) {
+	if seldom(t, "started before", 2) {
 		r.Started = now.Add(-time.Duration(rapid.Int64Range(0, 90*24*3600_000).Draw(t, "ago")) * time.Millisecond)
 	}
 	plan := c.Plan(r.Plan)
@@ -141,7 +148,7 @@ func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
 			if r.Quantities == nil {
 				r.Quantities = map[string]int64{}
 			}
-			r.Quantities[item.FeatureID] = drawUnits(t, c, item.FeatureID, 0) / 4
+			r.Quantities[item.FeatureID] = drawUnits(t, c, item.FeatureID, 0) / 2
 		}
 	}
 }
@@ -149,7 +156,7 @@ func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
 func drawGrant(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
 	// An id that the store makes is not foreseen by the model.
 	r.Balance = one(t, "balance", balanceIDs[1:]...)
-	r.Unlimited = seldom(t, "unlimited", 8)
+	r.Unlimited = seldom(t, "unlimited", 4)
 	if !r.Unlimited {
 		r.Units = drawUnits(t, c, r.Feature, 0)
 	}
@@ -159,7 +166,7 @@ func drawGrant(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
 			Interval: rapid.SampledFrom(balance.Intervals[2:]).Draw(t, "interval"), Count: rapid.IntRange(1, 3).Draw(t, "count"),
 		}
 	}
-	if seldom(t, "ends", 3) {
+	if seldom(t, "ends", 1) {
 		r.Expires = now.Add(time.Duration(rapid.Int64Range(1, 40*24*3600_000).Draw(t, "after")) * time.Millisecond)
 	}
 }

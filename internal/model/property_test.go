@@ -6,6 +6,7 @@ package model
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,6 +39,7 @@ var topics = engine.Topics{
 }
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("rapid.steps", "50") // a reset that matters needs a longer story than the default
 	code := servertest.Main(m)
 	if code == 0 {
 		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/redis/go-redis/v9/maintnotifications.(*CircuitBreakerManager).cleanupLoop")); err != nil {
@@ -60,6 +62,7 @@ func TestEngineAnswersAsTheModel(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDriver(t, client, catalogs)
+		d.provision(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"send":           d.send,
 			"send more":      d.send,
@@ -106,9 +109,32 @@ func newDriver(t *rapid.T, client *redis.Client, catalogs []*balance.Catalog) *d
 	return d
 }
 
+// provision makes most of the customers, with plans and entities, so that what
+// follows finds something.
+func (d *driver) provision(t *rapid.T) {
+	for _, name := range customers {
+		if seldom(t, "unknown", 3) {
+			continue
+		}
+		d.add(topics.Commands, request{Type: "customer.put", Customer: name})
+		for range rapid.IntRange(0, 3).Draw(t, "plans") {
+			r := request{Type: "plan.attach", Customer: name}
+			r.Plan = d.world.catalog.Plans[rapid.IntRange(0, len(d.world.catalog.Plans)-1).Draw(t, "plan")].ID
+			drawAttachment(t, d.world.catalog, &r, d.now)
+			d.add(topics.Commands, r)
+		}
+		for _, id := range entities {
+			if rapid.Bool().Draw(t, "has entity") {
+				d.add(topics.Commands, request{Type: "entity.create", Customer: name, Entity: id, Feature: "seats", Units: 1})
+			}
+		}
+	}
+	d.decide(t, topics.Commands, 0)
+}
+
 // send sends a few requests of one topic in one batch.
 func (d *driver) send(t *rapid.T) {
-	checks := rapid.Bool().Draw(t, "checks")
+	checks := rapid.IntRange(0, 2).Draw(t, "checks") > 0
 	topic := topics.Commands
 	if checks {
 		topic = topics.Checks
@@ -236,9 +262,9 @@ func (d *driver) touchAll(t *rapid.T) {
 
 // passTime moves the clock on, mostly a little; sometimes back, as another worker's may be.
 func (d *driver) passTime(t *rapid.T) {
-	far := rapid.SampledFrom([]time.Duration{time.Second, time.Hour, 24 * time.Hour, 31 * 24 * time.Hour, 800 * 24 * time.Hour}).Draw(t, "far")
-	step := time.Duration(rapid.Int64Range(0, far.Milliseconds()).Draw(t, "step")) * time.Millisecond
-	if rapid.IntRange(0, 9).Draw(t, "back") == 0 {
+	step := one(t, "step", time.Second, 40*time.Minute, 7*time.Hour, 23*time.Hour, 6*24*time.Hour, 17*24*time.Hour, 31*24*time.Hour, 800*24*time.Hour)
+	step += time.Duration(rapid.IntRange(0, 999).Draw(t, "ms")) * time.Millisecond
+	if seldom(t, "back", 3) {
 		d.touchAll(t)
 		step = -min(step, 2*time.Hour)
 	}
