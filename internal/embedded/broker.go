@@ -34,6 +34,8 @@ func StartBroker(addr string) (*Broker, error) {
 	}
 	cluster, err := kfake.NewCluster(
 		kfake.NumBrokers(1), kfake.Ports(port),
+		// A worker that was killed may hold its partitions for so short a time.
+		kfake.BrokerConfigs(map[string]string{"group.min.session.timeout.ms": "1000"}),
 		kfake.ListenFn(func(network, _ string) (net.Listener, error) { return net.Listen(network, addr) }),
 	)
 	if err != nil {

@@ -122,12 +122,11 @@ func quantity(plan *balance.Plan, item *balance.Item, quantities map[string]int6
 	return 0, false
 }
 
-// ofPlan are the balances that a plan attached to entity made of an item.
-func (c *customer) ofPlan(plan string, item *balance.Item, entity string) []*grant {
+// ofItem are the balances that an attachment made of an item.
+func (c *customer) ofItem(at *attachment, item *balance.Item) []*grant {
 	var all []*grant
 	for _, g := range c.grants {
-		mine := g.entity == entity && !g.perEntity || entity == "" && g.perEntity
-		if g.plan == plan && mine && g.feature == item.FeatureID && g.number == item.Number {
+		if at.made(g) && g.feature == item.FeatureID && g.number == item.Number {
 			all = append(all, g)
 		}
 	}
@@ -144,7 +143,10 @@ func (c *customer) attach(w *world, plan *balance.Plan, entity string, quantitie
 	moved := map[string]int64{} // by feature and owner
 	for i, a := range c.plans {
 		if !plan.AddOn && !a.addOn && a.entity == entity && a.group == plan.Group {
-			moved = c.detach(a)
+			if moved = c.usageOf(a); moved == nil {
+				return balance.AmountOutOfRange
+			}
+			c.detach(a)
 			c.plans = slices.Delete(c.plans, i, i+1)
 			break
 		}
@@ -198,7 +200,7 @@ func (c *customer) attachAgain(plan *balance.Plan, a *attachment, quantities map
 	for i := range plan.Items {
 		item := &plan.Items[i]
 		bought, given := quantity(plan, item, quantities)
-		grants := c.ofPlan(plan.ID, item, a.entity)
+		grants := c.ofItem(a, item)
 		for _, g := range grants {
 			was := *g
 			undo = append(undo, func() { *g = was })
@@ -222,7 +224,7 @@ func (c *customer) attachAgain(plan *balance.Plan, a *attachment, quantities map
 		bought, given := quantity(plan, item, quantities)
 		if plan.IsOneOffAddOn() {
 			a.bought[itemKey(item)] += bought
-			if len(c.ofPlan(plan.ID, item, a.entity)) == 0 {
+			if len(c.ofItem(a, item)) == 0 {
 				for _, holder := range c.holders(item, a.entity) {
 					c.newGrant(plan, item, holder, holder != a.entity, started, started, bought, 1)
 				}
@@ -237,19 +239,31 @@ func (c *customer) attachAgain(plan *balance.Plan, a *attachment, quantities map
 	return ""
 }
 
-// detach takes a plan's balances away; it returns the usage that they had.
-func (c *customer) detach(a *attachment) map[string]int64 {
+// made says whether the attachment made the balance.
+func (a *attachment) made(g *grant) bool {
+	mine := g.entity == a.entity && !g.perEntity || a.entity == "" && g.perEntity
+	return g.plan == a.plan && mine
+}
+
+// usageOf is the usage of a plan's balances, by feature and owner; nil where one of
+// the sums does not fit.
+func (c *customer) usageOf(a *attachment) map[string]int64 {
 	usage := map[string]int64{}
-	c.grants = slices.DeleteFunc(c.grants, func(g *grant) bool {
-		mine := g.entity == a.entity && !g.perEntity || a.entity == "" && g.perEntity
-		if g.plan != a.plan || !mine {
-			return false
+	for _, g := range c.grants {
+		if a.made(g) {
+			usage[g.feature+"@"+g.entity] += g.usage()
 		}
-		usage[g.feature+"@"+g.entity] += g.usage()
-		return true
-	})
+	}
+	for _, sum := range usage {
+		if sum > balance.MaxUnits {
+			return nil
+		}
+	}
 	return usage
 }
+
+// detach takes a plan's balances away.
+func (c *customer) detach(a *attachment) { c.grants = slices.DeleteFunc(c.grants, a.made) }
 
 // flag is the plan that includes a boolean feature, "" where none does.
 func (c *customer) flag(feature, entity string) string {

@@ -357,8 +357,11 @@ func (w *world) updateBalance(c *customer, r *request) (answer, bool) {
 		}
 		remaining, usage, over = remaining+g.remaining(), usage+g.usage(), over+g.over
 	}
-	if len(p.grants) == 0 {
+	switch {
+	case len(p.grants) == 0:
 		return failed(balance.BalanceNotFound)
+	case r.Field != "add" && (remaining > balance.MaxUnits || usage > balance.MaxUnits):
+		return failed(balance.AmountOutOfRange)
 	}
 	grantMore := func(units int64) {
 		p.grants[0].raise(units, 0)

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -41,13 +43,15 @@ func (s *Store) Warnings(ctx context.Context) ([]string, error) {
 }
 
 func warningsOf(ctx context.Context, client redis.Cmdable) ([]string, error) {
-	memory, err := client.Info(ctx, "memory").Result()
-	if err != nil {
-		return nil, fmt.Errorf("redis INFO memory: %w", err)
-	}
+	memory, memoryErr := client.Info(ctx, "memory").Result()
 	persistence, err := client.Info(ctx, "persistence").Result()
+	err = cmp.Or(memoryErr, err)
+	var refused redis.Error
+	if errors.As(err, &refused) { // it answers, and that is enough to work with
+		return []string{fmt.Sprintf("redis does not tell whether it keeps its data; see that it evicts nothing and writes an append-only file (INFO: %v)", refused)}, nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("redis INFO persistence: %w", err)
+		return nil, fmt.Errorf("redis INFO: %w", err)
 	}
 	var warnings []string
 	if policy := infoField(memory, "maxmemory_policy"); policy != "" && policy != "noeviction" {

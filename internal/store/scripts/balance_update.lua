@@ -43,6 +43,10 @@ for _, b in ipairs(pool.list) do
   for _, r in ipairs(b[B.rollovers]) do remaining = remaining + r[R.left] end
   usage = usage + usage_of(b)
 end
+-- A sum that a double does not count exactly cannot be set to anything.
+if what ~= 'add' and (remaining > LIMIT.max or usage > LIMIT.max) then
+  return finish(command_failure('amount_out_of_range', { whole }), false)
+end
 
 local function raise_target(by)
   raise(target, by, 0)

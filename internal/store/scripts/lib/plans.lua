@@ -76,34 +76,50 @@ local function is_of_plan(b, plan_id, entity, owner_entity)
   return b[B.plan] == plan_id and (b[B.shared] == 1) == (entity == '' and owner_entity ~= '')
 end
 
--- Takes a plan's balances and flags away. Returns the usage that they had, by field.
-local function remove_plan(attached, entity)
-  local usage, owners = {}, { entity }
+-- Visits those who may hold balances of a plan attached to entity, feature by feature.
+local function each_owner(attached, entity, visit)
+  local owners = { entity }
   if entity == '' then
     for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do owners[#owners + 1] = id end
   end
   for _, feature in ipairs(attached[P.features]) do
-    for _, owner_entity in ipairs(owners) do
-      local owner = read_owner_now(feature, owner_entity)
-      local kept = {}
-      for _, b in ipairs(owner.balances) do
-        if is_of_plan(b, attached[P.id], entity, owner_entity) then
-          usage[owner.field] = (usage[owner.field] or 0) + usage_of(b)
-          owner.changed = true
-        else
-          kept[#kept + 1] = b
-        end
+    for _, owner_entity in ipairs(owners) do visit(feature, owner_entity, read_owner_now(feature, owner_entity)) end
+  end
+end
+
+-- The usage of a plan's balances, by the field of their owner. Returns nil where one does
+-- not fit.
+local function usage_of_plan(attached, entity)
+  local usage, fitting = {}, true
+  each_owner(attached, entity, function(_, owner_entity, owner)
+    for _, b in ipairs(owner.balances) do
+      if is_of_plan(b, attached[P.id], entity, owner_entity) then
+        usage[owner.field] = (usage[owner.field] or 0) + usage_of(b)
+        fitting = fitting and usage[owner.field] <= LIMIT.max
       end
-      owner.balances = kept
-      write_owner(KEYS[1], feature, owner)
     end
+  end)
+  return fitting and usage or nil
+end
+
+-- Takes a plan's balances and flags away.
+local function remove_plan(attached, entity)
+  each_owner(attached, entity, function(feature, owner_entity, owner)
+    local kept = {}
+    for _, b in ipairs(owner.balances) do
+      if not is_of_plan(b, attached[P.id], entity, owner_entity) then kept[#kept + 1] = b end
+    end
+    owner.changed = owner.changed or #kept < #owner.balances
+    owner.balances = kept
+    write_owner(KEYS[1], feature, owner)
+  end)
+  for _, feature in ipairs(attached[P.features]) do
     local field, flags = flags_field(feature, entity), {}
     for _, flag in ipairs(unpacked(field)) do
       if flag[F.plan] ~= attached[P.id] then flags[#flags + 1] = flag end
     end
     store_list(field, flags)
   end
-  return usage
 end
 
 -- Puts usage that moves over onto the balances that the new plan made (item after item,
@@ -232,7 +248,9 @@ local function attach(record, plan, entity, started)
   end
   for i, attached in ipairs(plans) do
     if plan[PLAN.rank] == 0 and attached[P.rank] == 0 and attached[P.group] == plan[PLAN.group] then
-      moved = remove_plan(attached, entity)
+      moved = usage_of_plan(attached, entity)
+      if not moved then return 'amount_out_of_range' end
+      remove_plan(attached, entity)
       table.remove(plans, i)
       break
     end

@@ -1,0 +1,203 @@
+// Package proctest runs the project's programs as processes of their own, as a user
+// does: built once, with no settings but those given, ended with the test.
+package proctest
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollgate/internal/settings"
+)
+
+var built struct {
+	sync.Mutex
+	folder string
+}
+
+// Build builds a program of cmd/ and returns its path.
+func Build(t testing.TB, name string) string {
+	t.Helper()
+	built.Lock()
+	defer built.Unlock()
+	if built.folder == "" {
+		folder, err := os.MkdirTemp("", "tollgate-test-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		built.folder = folder
+	}
+	path := filepath.Join(built.folder, name)
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	output, err := exec.Command("go", "build", "-o", path, "tollgate/cmd/"+name).CombinedOutput()
+	if err != nil {
+		t.Fatalf("build %s: %v\n%s", name, err, output)
+	}
+	return path
+}
+
+// Clean removes what was built. It is for TestMain.
+func Clean() { _ = os.RemoveAll(built.folder) }
+
+// environment is this process's, without settings of the programs.
+func environment(extra ...string) []string {
+	var env []string
+	for _, variable := range os.Environ() {
+		if !strings.HasPrefix(variable, settings.EnvPrefix+"_") {
+			env = append(env, variable)
+		}
+	}
+	return append(env, extra...)
+}
+
+// Output is what a program that has ended left.
+type Output struct {
+	Stdout, Stderr string
+	Code           int
+}
+
+const runTimeout = 2 * time.Minute
+
+// Run runs a program to its end.
+func Run(t testing.TB, env []string, name string, args ...string) Output {
+	t.Helper()
+	return RunWith(t, env, "", name, args...)
+}
+
+// RunWith runs a program to its end on a standard input.
+func RunWith(t testing.TB, env []string, stdin, name string, args ...string) Output {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runTimeout)
+	defer cancel()
+	command := exec.CommandContext(ctx, Build(t, name), args...)
+	command.Env = environment(env...)
+	command.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	command.Stdout, command.Stderr = &stdout, &stderr
+	err := command.Run()
+	if ctx.Err() != nil {
+		t.Fatalf("%s %s did not end\n%s\n%s", name, strings.Join(args, " "), &stdout, &stderr)
+	}
+	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+		t.Fatal(err)
+	}
+	return Output{stdout.String(), stderr.String(), command.ProcessState.ExitCode()}
+}
+
+// Process is a program that runs.
+type Process struct {
+	command *exec.Cmd
+	output  lockedBuffer
+	done    chan struct{}
+}
+
+type lockedBuffer struct {
+	mutex  sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.buffer.String()
+}
+
+// Start starts a program; it is killed at the end of the test if it still runs.
+func Start(t testing.TB, name string, args ...string) *Process {
+	t.Helper()
+	p := &Process{command: exec.Command(Build(t, name), args...), done: make(chan struct{})}
+	p.command.Env = environment()
+	p.command.Stdout, p.command.Stderr = &p.output, &p.output
+	if err := p.command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = p.command.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", name, p.Output())
+		}
+	})
+	return p
+}
+
+// Output is what the program has written so far.
+func (p *Process) Output() string { return p.output.String() }
+
+// Kill ends the process with SIGKILL.
+func (p *Process) Kill() {
+	_ = p.command.Process.Signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// Stop ends the process with SIGTERM and returns its exit code.
+func (p *Process) Stop(t testing.TB) int {
+	t.Helper()
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-p.done:
+	case <-time.After(runTimeout):
+		t.Fatalf("the process did not end at SIGTERM:\n%s", p.Output())
+	}
+	return p.command.ProcessState.ExitCode()
+}
+
+// AwaitReady waits until a worker's /readyz answers 200.
+func (p *Process) AwaitReady(t testing.TB, httpAddr string) {
+	t.Helper()
+	const every = 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), runTimeout)
+	defer cancel()
+	last := "nothing"
+	for {
+		request, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+httpAddr+"/readyz", nil)
+		response, err := http.DefaultClient.Do(request)
+		if err == nil {
+			_ = response.Body.Close()
+			if response.StatusCode == http.StatusOK {
+				return
+			}
+			last = response.Status
+		} else {
+			last = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("not ready: %s\n%s", last, p.Output())
+		case <-p.done:
+			t.Fatalf("it ended before it was ready:\n%s", p.Output())
+		case <-time.After(every):
+		}
+	}
+}
+
+// FreeAddr is a loopback address that nobody listens at.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
