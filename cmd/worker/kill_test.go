@@ -10,6 +10,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"tollgate/internal/client"
+	"tollgate/internal/proctest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/wire"
 )
@@ -59,20 +60,20 @@ func (k *killed) event(t *testing.T, record kafka.Message) {
 // middle of a stream of checks. Every request must have its one decision, and what
 // was deducted must be what the events and the results say.
 func TestAKilledWorkerLosesNothing(t *testing.T) {
-	d := newDeployment(t)
-	worker, _ := d.startReady(t)
+	d := proctest.NewDeployment(t)
+	worker, _ := d.StartReady(t)
 	names := make([]string, killCustomers)
 	for i := range names {
 		names[i] = fmt.Sprintf("customer-%d", i)
-		d.command(t, names[i], `{"type":"customer.put","customer_id":%q}`, names[i])
-		d.command(t, names[i], `{"type":"balance.grant","customer_id":%q,"feature_id":"images","amount":%d,"balance_id":"gift"}`, names[i], killGrant)
+		d.Command(t, names[i], `{"type":"customer.put","customer_id":%q}`, names[i])
+		d.Command(t, names[i], `{"type":"balance.grant","customer_id":%q,"feature_id":"images","amount":%d,"balance_id":"gift"}`, names[i], killGrant)
 	}
 	sending := make(chan error, 1)
 	go func() { sending <- sendChecks(t, d, names) }()
 
 	seen := &killed{results: map[string]string{}, events: map[string]map[string]int{}}
-	results, events := servertest.NewDrain(t, d.broker, d.topics.CheckResults), servertest.NewDrain(t, d.broker, d.topics.UsageEvents)
-	deadline := time.Now().Add(2 * answerTimeout)
+	results, events := servertest.NewDrain(t, d.Broker, d.Topics.CheckResults), servertest.NewDrain(t, d.Broker, d.Topics.UsageEvents)
+	deadline := time.Now().Add(2 * proctest.AnswerTimeout)
 	for n := 1; len(seen.results) < killChecks; {
 		records, err := results.Next(t.Context())
 		if err != nil {
@@ -83,7 +84,7 @@ func TestAKilledWorkerLosesNothing(t *testing.T) {
 		}
 		if n <= kills && len(seen.results) > n*killChecks/(kills+1) {
 			worker.Kill()
-			worker, _ = d.start(t)
+			worker, _ = d.Start(t)
 			n++
 		}
 		if time.Now().After(deadline) {
@@ -110,25 +111,25 @@ func TestAKilledWorkerLosesNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d checks, %d results repeated", kills, killChecks, seen.repeats)
-	d.startReady(t)
+	d.StartReady(t)
 	seen.reconcile(t, d, names)
 }
 
 // sendChecks sends checks that deduct 1, each customer in turn.
-func sendChecks(t *testing.T, d *deployment, names []string) error {
+func sendChecks(t *testing.T, d *proctest.Deployment, names []string) error {
 	const batch = 100
 	for from := 0; from < killChecks; from += batch {
 		var records []kafka.Message
 		for i := from; i < from+batch; i++ {
 			name := names[i%len(names)]
 			request := client.Request{
-				Topic: d.topics.Checks, CustomerID: name,
+				Topic: d.Topics.Checks, CustomerID: name,
 				Value:   fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"images","send_event":true}`, name),
 				Headers: []kafka.Header{client.Header(wire.HeaderRequestID, fmt.Sprintf("%s/%d", name, i))},
 			}
 			records = append(records, request.Record())
 		}
-		if err := d.client.Send(t.Context(), records); err != nil {
+		if err := d.Client.Send(t.Context(), records); err != nil {
 			return err
 		}
 	}
@@ -136,7 +137,7 @@ func sendChecks(t *testing.T, d *deployment, names []string) error {
 }
 
 // reconcile holds results, events and Redis against each other.
-func (k *killed) reconcile(t *testing.T, d *deployment, names []string) {
+func (k *killed) reconcile(t *testing.T, d *proctest.Deployment, names []string) {
 	allowed := map[string]int{}
 	for _, text := range k.results {
 		var r wire.ResultRecord
@@ -154,7 +155,7 @@ func (k *killed) reconcile(t *testing.T, d *deployment, names []string) {
 		for _, value := range k.events[name] {
 			sum += value
 		}
-		usage := d.command(t, name, `{"type":"customer.get","customer_id":%q}`, name).Balances["images"].Usage
+		usage := d.Command(t, name, `{"type":"customer.get","customer_id":%q}`, name).Balances["images"].Usage
 		// 300 checks each against a grant of 200: all of it is used.
 		if string(usage) != strconv.Itoa(killGrant) || allowed[name] != killGrant || sum != killGrant {
 			t.Errorf("%s: usage %s, allowed %d, events %d; want %d of each", name, usage, allowed[name], sum, killGrant)

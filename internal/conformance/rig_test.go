@@ -124,12 +124,6 @@ func (r *rig) begin(t *testing.T, folder string, c example) {
 
 func (r *rig) setClock(now time.Time) { r.clock.Store(now.UnixMilli()) }
 
-// answer is what one record led to.
-type answer struct {
-	record kafka.Message
-	result any
-}
-
 // send writes records in one request each, all at once, and waits until all that
 // they led to is acknowledged.
 func (r *rig) send(t *testing.T, topic string, records []kafka.Message) []kafka.Message {

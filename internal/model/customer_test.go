@@ -9,7 +9,6 @@ import (
 
 // customer is all that is known of one.
 type customer struct {
-	name     string
 	life     int // tells one life of the id from the next
 	ages     int
 	grants   []*grant

@@ -102,21 +102,31 @@ type Process struct {
 	done    chan struct{}
 }
 
+// lockedBuffer is what a process has written, with a channel that is closed when there
+// is more.
 type lockedBuffer struct {
 	mutex  sync.Mutex
 	buffer bytes.Buffer
+	more   chan struct{}
 }
 
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
+	if b.more != nil {
+		close(b.more)
+		b.more = nil
+	}
 	return b.buffer.Write(p)
 }
 
-func (b *lockedBuffer) String() string {
+func (b *lockedBuffer) read() (text string, more <-chan struct{}) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	return b.buffer.String()
+	if b.more == nil {
+		b.more = make(chan struct{})
+	}
+	return b.buffer.String(), b.more
 }
 
 // Start starts a program; it is killed at the end of the test if it still runs.
@@ -142,7 +152,10 @@ func Start(t testing.TB, name string, args ...string) *Process {
 }
 
 // Output is what the program has written so far.
-func (p *Process) Output() string { return p.output.String() }
+func (p *Process) Output() string {
+	text, _ := p.output.read()
+	return text
+}
 
 // Kill ends the process with SIGKILL.
 func (p *Process) Kill() {
@@ -154,18 +167,53 @@ func (p *Process) Kill() {
 func (p *Process) Stop(t testing.TB) int {
 	t.Helper()
 	_ = p.command.Process.Signal(syscall.SIGTERM)
+	return p.Wait(t)
+}
+
+// Wait waits until the process ends by itself, and returns its exit code.
+func (p *Process) Wait(t testing.TB) int {
+	t.Helper()
 	select {
 	case <-p.done:
 	case <-time.After(runTimeout):
-		t.Fatalf("the process did not end at SIGTERM:\n%s", p.Output())
+		t.Fatalf("the process did not end:\n%s", p.Output())
 	}
 	return p.command.ProcessState.ExitCode()
+}
+
+// Hangup sends the process SIGHUP.
+func (p *Process) Hangup(t testing.TB) {
+	t.Helper()
+	if err := p.command.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pollEvery is how often /readyz is asked.
+const pollEvery = 20 * time.Millisecond
+
+// AwaitOutput waits until the process has written a text.
+func (p *Process) AwaitOutput(t testing.TB, text string) {
+	t.Helper()
+	timeout := time.After(runTimeout)
+	for {
+		output, more := p.output.read()
+		if strings.Contains(output, text) {
+			return
+		}
+		select {
+		case <-more:
+		case <-p.done:
+			t.Fatalf("it ended and did not say %q:\n%s", text, p.Output())
+		case <-timeout:
+			t.Fatalf("it did not say %q:\n%s", text, output)
+		}
+	}
 }
 
 // AwaitReady waits until a worker's /readyz answers 200.
 func (p *Process) AwaitReady(t testing.TB, httpAddr string) {
 	t.Helper()
-	const every = 20 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), runTimeout)
 	defer cancel()
 	last := "nothing"
@@ -186,7 +234,7 @@ func (p *Process) AwaitReady(t testing.TB, httpAddr string) {
 			t.Fatalf("not ready: %s\n%s", last, p.Output())
 		case <-p.done:
 			t.Fatalf("it ended before it was ready:\n%s", p.Output())
-		case <-time.After(every):
+		case <-time.After(pollEvery):
 		}
 	}
 }

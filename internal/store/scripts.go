@@ -17,6 +17,7 @@ var (
 	positionTable = regexp.MustCompile(`(?s)local ([A-Z]+) = (\{(?:\s*\w+ = \d+,?(?:\s*--[^\n]*)?)+\s*\})\n`)
 	position      = regexp.MustCompile(`(\w+) = (\d+)`)
 	comment       = regexp.MustCompile(`--[^\n]*`)
+	reference     = regexp.MustCompile(`\b[A-Z]+\.\w+`)
 )
 
 // mustScript assembles scripts/<name>.lua: the libraries that its "uses" line
@@ -46,17 +47,12 @@ func writeOutPositions(text string) string {
 		}
 		return ""
 	})
-	for name := range positions {
-		table, _, _ := strings.Cut(name, ".")
-		use := regexp.MustCompile(`\b` + table + `\.(\w+)`)
-		text = use.ReplaceAllStringFunc(text, func(reference string) string {
-			if number, ok := positions[reference]; ok {
-				return number
-			}
-			return reference
-		})
-	}
-	return text
+	return reference.ReplaceAllStringFunc(text, func(name string) string {
+		if number, ok := positions[name]; ok {
+			return number
+		}
+		return name
+	})
 }
 
 func mustRead(path string) string {

@@ -1,0 +1,76 @@
+// Package architecture holds the direction in which the project's packages may import
+// each other: cmd → engine → {store, stream, wire} → balance.
+package architecture
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "tollgate/"
+
+// allowed is what each package may import of the project, its tests left aside.
+// Programs (cmd/…) may import anything, and nobody them.
+var allowed = map[string][]string{
+	"deploy":            {},
+	"internal/balance":  {},
+	"internal/terminal": {},
+	"internal/embedded": {},
+	"internal/stream":   {},
+	"internal/catalog":  {"internal/balance"},
+	"internal/wire":     {"internal/balance"},
+	"internal/store":    {"internal/balance"},
+	"internal/engine":   {"internal/balance", "internal/store", "internal/stream", "internal/wire"},
+	"internal/ops":      {"internal/balance", "internal/stream"},
+	"internal/client":   {"internal/stream", "internal/wire"},
+	"internal/settings": {"internal/engine", "internal/store", "internal/stream"},
+	// For tests.
+	"internal/servertest": {"internal/embedded", "internal/stream"},
+	"internal/proctest": {
+		"deploy", "internal/client", "internal/engine", "internal/servertest", "internal/settings", "internal/stream", "internal/wire",
+	},
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	command := exec.Command("go", "list", "-json=ImportPath,GoFiles,Imports", module+"...")
+	output, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := json.NewDecoder(strings.NewReader(string(output)))
+	listed := 0
+	for {
+		var p struct {
+			ImportPath string
+			GoFiles    []string
+			Imports    []string
+		}
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if len(p.GoFiles) == 0 || strings.HasPrefix(name, "cmd/") {
+			continue
+		}
+		listed++
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("%s has no entry; say what it may import", name)
+		}
+		for _, imported := range p.Imports {
+			if mine, ok := strings.CutPrefix(imported, module); ok && !slices.Contains(may, mine) {
+				t.Errorf("%s must not import %s", name, mine)
+			}
+		}
+	}
+	if listed != len(allowed) {
+		t.Errorf("the table has %d packages, the project %d", len(allowed), listed)
+	}
+}
