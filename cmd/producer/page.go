@@ -131,6 +131,16 @@ func (p page) pool(pool *wire.PoolRecord) {
 	}
 }
 
+// pools shows balances by feature.
+func (p page) pools(pools map[string]*wire.PoolRecord) {
+	if len(pools) > 0 {
+		p.line("")
+	}
+	for _, feature := range slices.Sorted(maps.Keys(pools)) {
+		p.pool(pools[feature])
+	}
+}
+
 const barWidth = 20
 
 // bar shows how much of what was granted is left. It is for the eye: the numbers
@@ -178,6 +188,8 @@ type commandResult struct {
 	Error        *wire.ErrorRecord           `json:"error"`
 	BalanceID    string                      `json:"balance_id"`
 	UsageEventID string                      `json:"usage_event_id"`
+	FeatureID    string                      `json:"feature_id"`
+	PoolID       string                      `json:"pool_feature_id"`
 	Value        json.Number                 `json:"value"`
 	Applied      json.Number                 `json:"applied"`
 	Customer     *struct {
@@ -189,9 +201,9 @@ type commandResult struct {
 		EntityID *string `json:"entity_id"`
 	} `json:"plans"`
 	Entities []struct {
-		EntityID  string  `json:"entity_id"`
-		FeatureID string  `json:"feature_id"`
-		Name      *string `json:"name"`
+		EntityID string                      `json:"entity_id"`
+		Name     *string                     `json:"name"`
+		Balances map[string]*wire.PoolRecord `json:"balances"`
 	} `json:"entities"`
 	Flags map[string]*wire.FlagRecord `json:"flags"`
 }
@@ -213,13 +225,14 @@ func (p page) command(result *commandResult, took time.Duration) {
 		p.line("  balance %s", result.BalanceID)
 	}
 	if result.Value != "" {
-		p.line("  asked for %s, applied %s", result.Value, result.Applied)
+		p.line("  asked for %s %s, applied %s %s", result.Value, result.FeatureID, result.Applied, result.PoolID)
 	}
-	if len(result.Balances) > 0 {
-		p.line("")
-	}
-	for _, feature := range slices.Sorted(maps.Keys(result.Balances)) {
-		p.pool(result.Balances[feature])
+	p.pools(result.Balances)
+	for _, entity := range result.Entities {
+		if len(entity.Balances) > 0 {
+			p.line("\n  of %s alone", p.paint.Strong(entity.EntityID))
+		}
+		p.pools(entity.Balances)
 	}
 	if result.UsageEventID != "" {
 		p.line("\n  %s", p.paint.Faint("usage event "+result.UsageEventID))

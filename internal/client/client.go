@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -98,10 +99,12 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 	id := RequestID(request.Headers)
 	for {
 		fetched, err := stream.Fetch(ctx, c.broker.Client, resultTopic, partition, offset)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return Answer{}, ErrNoAnswer
-		}
-		if err != nil {
+		case errors.Is(err, os.ErrDeadlineExceeded): // the connection's clock runs ahead of the context's
+			continue
+		case err != nil:
 			return Answer{}, err
 		}
 		for _, record := range fetched.Records {
