@@ -1,14 +1,12 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,12 +14,8 @@ import (
 	"tollgate/internal/balance"
 )
 
-// logged is a log that can be read while it is written.
-type logged struct {
-	mutex  sync.Mutex
-	buffer bytes.Buffer
-	lines  chan string
-}
+// logged is a log that is read line by line.
+type logged struct{ lines chan string }
 
 func (l *logged) Write(p []byte) (int, error) {
 	l.lines <- string(p)
