@@ -1,0 +1,336 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tollgate/internal/servertest"
+	"tollgate/internal/stream"
+)
+
+func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+
+const (
+	partitions = 3
+	patience   = 60 * time.Second
+)
+
+// echo writes every record to another topic and keeps count of what it saw.
+type echo struct {
+	out string
+
+	mutex   sync.Mutex
+	seen    []kafka.Message
+	settled int
+	changed chan struct{}
+	lost    bool // answer that the partition is lost
+}
+
+func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	if e.lost {
+		e.lost = false
+		return nil, stream.ErrPartitionLost
+	}
+	var out []kafka.Message
+	for _, record := range batch.Records {
+		e.seen = append(e.seen, record)
+		out = append(out, kafka.Message{Topic: e.out, Partition: -1, Key: record.Key, Value: record.Value, Headers: record.Headers})
+	}
+	return out, nil
+}
+
+func (e *echo) Fetched(string, int, int64)           {}
+func (e *echo) Dropped(string, int)                  {}
+func (e *echo) Published(string, int, time.Duration) {}
+func (e *echo) Retried()                             {}
+func (e *echo) Settled(batch stream.Batch) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.settled += len(batch.Records)
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
+
+func (e *echo) await(t *testing.T, settled int) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		e.mutex.Lock()
+		enough, changed := e.settled >= settled, e.changed
+		e.mutex.Unlock()
+		if enough {
+			return
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			t.Fatalf("%d of %d records were settled", e.settled, settled)
+		}
+	}
+}
+
+// setting is an input and an output topic with a group of consumers in between.
+type setting struct {
+	*testing.T
+	broker    stream.Broker
+	in, out   string
+	group     string
+	publisher *stream.Publisher
+}
+
+func newSetting(t *testing.T) *setting {
+	name := servertest.Unique("stream")
+	s := &setting{T: t, broker: servertest.Broker(t), in: name + ".in", out: name + ".out", group: name}
+	servertest.CreateTopics(t, s.broker, partitions, s.in, s.out)
+	s.publisher = stream.NewPublisher(s.broker, servertest.Logger(t), &echo{})
+	return s
+}
+
+func refuseNothing(kafka.Message, error) (kafka.Message, bool) { return kafka.Message{}, false }
+
+// consumer starts a member of the group; stop ends it and waits.
+func (s *setting) consumer() (e *echo, stop func()) {
+	s.Helper()
+	e = &echo{out: s.out, changed: make(chan struct{})}
+	c := stream.NewConsumer(s.broker, stream.Options{
+		Group: s.group, Topics: []string{s.in}, SessionTimeout: 6 * time.Second, BatchMax: 7, ShutdownTimeout: 5 * time.Second, Refused: refuseNothing,
+	}, e, s.publisher, servertest.Logger(s.T), e)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.Error(err)
+		}
+	})
+	s.Cleanup(stop)
+	return e, stop
+}
+
+// send sends numbered records of ten keys.
+func (s *setting) send(from, to int) {
+	s.Helper()
+	var records []kafka.Message
+	for i := from; i < to; i++ {
+		records = append(records, kafka.Message{Topic: s.in, Partition: -1, Key: fmt.Appendf(nil, "key-%d", i%10), Value: fmt.Appendf(nil, "%06d", i)})
+	}
+	if err := s.publisher.Publish(s.Context(), records, refuseNothing); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// valuesByKey reads the output topic: the values of each key, in order.
+func (s *setting) valuesByKey() map[string][]string {
+	s.Helper()
+	records, err := servertest.NewDrain(s.T, s.broker, s.out).Next(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	values := map[string][]string{}
+	for _, record := range records {
+		values[string(record.Key)] = append(values[string(record.Key)], string(record.Value))
+	}
+	return values
+}
+
+// mustHave fails unless each key has all of its values, in order once repeats are
+// left out.
+func (s *setting) mustHave(n int) (repeats int) {
+	s.Helper()
+	for key, values := range s.valuesByKey() {
+		var first []string
+		for _, value := range values {
+			if slices.Contains(first, value) {
+				repeats++
+				continue
+			}
+			first = append(first, value)
+		}
+		if !slices.IsSorted(first) || len(first) != n/10 {
+			s.Errorf("%s: %d values of %d, in order: %t", key, len(first), n/10, slices.IsSorted(first))
+		}
+	}
+	return repeats
+}
+
+func TestWhatWasPublishedIsCommitted(t *testing.T) {
+	s := newSetting(t)
+	s.send(0, 500)
+	first, stop := s.consumer()
+	first.await(t, 500)
+	stop()
+	s.send(500, 600)
+	second, stop := s.consumer()
+	second.await(t, 100)
+	stop()
+	if len(second.seen) != 100 {
+		t.Errorf("the second consumer was given %d records, not the 100 new ones", len(second.seen))
+	}
+	if repeats := s.mustHave(600); repeats > 0 {
+		t.Errorf("%d records were repeated without need", repeats)
+	}
+}
+
+func TestPartitionsAreHandedOverInOrder(t *testing.T) {
+	s := newSetting(t)
+	first, stopFirst := s.consumer()
+	s.send(0, 100)
+	first.await(t, 100)
+	second, _ := s.consumer()
+	n := 100
+	sendUntil := func(enough func() bool) {
+		for deadline := time.Now().Add(patience); !enough(); n += 10 {
+			s.send(n, n+10)
+			if time.Now().After(deadline) {
+				t.Fatal("the partitions were not handed over")
+			}
+		}
+	}
+	// Records come all the time: while the second takes its share over, and while the
+	// first leaves.
+	sendUntil(func() bool { return second.count() > 50 })
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		stopFirst()
+	}()
+	gone := func() bool {
+		select {
+		case <-left:
+			return true
+		default:
+			return false
+		}
+	}
+	sendUntil(gone)
+	alone := second.count() + 100
+	sendUntil(func() bool { return second.count() > alone })
+	s.awaitAll(n)
+	s.mustHave(n)
+}
+
+// count is how many records were settled.
+func (e *echo) count() int {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	return e.settled
+}
+
+// awaitAll waits until so many different records are in the output topic.
+func (s *setting) awaitAll(n int) {
+	s.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		seen := 0
+		for _, values := range s.valuesByKey() {
+			seen += len(slices.Compact(slices.Sorted(slices.Values(values))))
+		}
+		if seen == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Fatalf("%d of %d records came through", seen, n)
+		}
+	}
+}
+
+func TestALostPartitionIsTakenUpAgainFromWhatIsCommitted(t *testing.T) {
+	s := newSetting(t)
+	e, _ := s.consumer()
+	e.mutex.Lock()
+	e.lost = true
+	e.mutex.Unlock()
+	s.send(0, 100)
+	e.await(t, 100)
+	s.mustHave(100)
+}
+
+func TestRecordsOfAbortedTransactionsAreNotHandedOut(t *testing.T) {
+	s := newSetting(t)
+	producer, err := kgo.NewClient(kgo.SeedBrokers(servertest.KafkaAddr(t)), kgo.TransactionalID(s.group), kgo.DefaultProduceTopic(s.in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer producer.Close()
+	for i, end := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit, kgo.TryAbort, kgo.TryCommit} {
+		if err := producer.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 30 {
+			word := "aborted"
+			if end == kgo.TryCommit {
+				word = "committed"
+			}
+			record := &kgo.Record{Key: fmt.Appendf(nil, "key-%d", n), Value: fmt.Appendf(nil, "%s %d", word, i)}
+			if err := producer.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := producer.EndTransaction(t.Context(), end); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e, stop := s.consumer()
+	e.await(t, 60)
+	stop()
+	for _, record := range e.seen {
+		if !strings.HasPrefix(string(record.Value), "committed") {
+			t.Fatalf("handed out: %s", record.Value)
+		}
+	}
+	if len(e.seen) != 60 {
+		t.Errorf("%d records, want 60", len(e.seen))
+	}
+}
+
+func TestARecordTooLargeForTheBrokerIsReplaced(t *testing.T) {
+	s := newSetting(t)
+	large := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: make([]byte, 2<<20)}
+	small := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: []byte("small")}
+	var refused error
+	err := s.publisher.Publish(t.Context(), []kafka.Message{small, large, small}, func(record kafka.Message, err error) (kafka.Message, bool) {
+		refused = err
+		record.Value = []byte("replacement")
+		return record, true
+	})
+	if err != nil || !errors.Is(refused, kafka.MessageSizeTooLarge) {
+		t.Fatalf("got %v, refused %v", err, refused)
+	}
+	if got := s.valuesByKey()["key-0"]; !slices.Equal(got, []string{"small", "replacement", "small"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestThePartitionerAgreesWithJavas uses what Java's Utils.murmur2 gives (its own test's
+// values), so that results keep the partitions of requests that Java clients sent.
+func TestThePartitionerAgreesWithJavas(t *testing.T) {
+	s := newSetting(t)
+	for key, murmur2 := range map[string]int32{
+		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "a-little-bit-longer-string": -1486304829,
+		"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971, "abc": 479470107,
+	} {
+		if err := s.publisher.Publish(t.Context(), []kafka.Message{{Topic: s.out, Partition: -1, Key: []byte(key), Value: []byte(key)}}, refuseNothing); err != nil {
+			t.Fatal(err)
+		}
+		records, err := servertest.NewDrain(t, s.broker, s.out).Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := slices.IndexFunc(records, func(r kafka.Message) bool { return string(r.Key) == key })
+		if want := int(murmur2&0x7fffffff) % partitions; at < 0 || records[at].Partition != want {
+			t.Errorf("%s is not in partition %d", key, want)
+		}
+	}
+}
