@@ -29,6 +29,9 @@ const (
 	PlanNotFound         Code = "plan_not_found"
 	BalanceNotFound      Code = "balance_not_found"
 	Conflict             Code = "conflict"
+	// InternalError is for what should not happen: a script that failed, a result
+	// that no broker takes.
+	InternalError Code = "internal_error"
 )
 
 // Allowed says whether the code of a decision lets the customer pass.
@@ -78,6 +81,7 @@ var explanations = map[Code]string{
 	DeadlineExceeded:   "its expires-at had passed when it was read",
 	PlanNotFound:       "no such plan, or it is not attached",
 	BalanceNotFound:    "no such balance",
+	InternalError:      "it could not be decided; the record is in the dead-letter topic",
 	Conflict:           "it exists already, or differs from what is there",
 }
 

@@ -120,9 +120,9 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 // ends; a record that the broker will never take is an error.
 func (c *Client) Send(ctx context.Context, records []kafka.Message) error {
 	var refused error
-	err := c.publisher.Publish(ctx, records, func(record kafka.Message, err error) (kafka.Message, bool) {
+	err := c.publisher.Publish(ctx, records, func(record kafka.Message, err error) []kafka.Message {
 		refused = fmt.Errorf("the broker refuses a record of %d bytes for %s: %w", len(record.Value), record.Topic, err)
-		return kafka.Message{}, false
+		return nil
 	})
 	return errors.Join(err, refused)
 }

@@ -84,9 +84,9 @@ func newRig(t *testing.T) *rig {
 	consumer := stream.NewConsumer(broker, stream.Options{
 		Group: name, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: 10 * time.Second,
 		BatchMax: 500, ShutdownTimeout: 5 * time.Second,
-		Refused: func(record kafka.Message, err error) (kafka.Message, bool) {
+		Refused: func(_ kafka.Message, err error) []kafka.Message {
 			t.Errorf("refused by the broker: %v", err)
-			return record, false
+			return nil
 		},
 	}, r, r.publisher, logger, r)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -189,7 +189,7 @@ func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.publisher.Publish(t.Context(), out, func(kafka.Message, error) (kafka.Message, bool) { return kafka.Message{}, false })
+	err = r.publisher.Publish(t.Context(), out, func(kafka.Message, error) []kafka.Message { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,7 @@ func (e *Engine) prepareCheck(r *request) pending {
 	return pending{
 		call:   e.checkCall(c, refusal),
 		finish: func(reply store.Reply) ([]kafka.Message, error) { return e.finishCheck(c, reply) },
+		refuse: func(err *balance.Error) kafka.Message { return e.refuse(c, err) },
 	}
 }
 

@@ -67,7 +67,7 @@ func (e *Engine) prepareCommand(r *request) pending {
 	if refusal = cmp.Or(refusal, notNow); refusal != nil {
 		call = e.store.Refuse(c.step(true), c.rules.items, refusal)
 	}
-	return pending{call: call, finish: c.finish}
+	return pending{call: call, finish: c.finish, refuse: c.refuse}
 }
 
 func invalid(format string, args ...any) *balance.Error {

@@ -96,6 +96,7 @@ func (e *Engine) Catalog() *balance.Catalog { return e.rules.Load().catalog }
 type pending struct {
 	call   store.Call
 	finish func(store.Reply) ([]kafka.Message, error)
+	refuse func(*balance.Error) kafka.Message
 	ready  []kafka.Message
 }
 
@@ -162,10 +163,13 @@ func (e *Engine) settle(record *kafka.Message, work *pending, reply store.Reply)
 		records, err = work.finish(reply)
 	}
 	if err != nil {
-		// A defect of ours. The record must not stop those behind it.
+		// A defect of ours, or of what Redis holds. The record must not stop those behind it.
 		e.logger.Error("a record could not be decided; it is in the dead-letter topic",
 			"topic", record.Topic, "partition", record.Partition, "offset", record.Offset, "error", err)
-		return []kafka.Message{e.deadLetter(record, "internal_error", "internal error: "+err.Error())}, nil
+		return []kafka.Message{
+			work.refuse(balance.NewError(balance.InternalError)),
+			e.deadLetter(record, string(balance.InternalError), "internal error: "+err.Error()),
+		}, nil
 	}
 	return records, nil
 }
@@ -210,15 +214,23 @@ func (e *Engine) deadLetter(record *kafka.Message, reason, detail string) kafka.
 }
 
 // Refused is what to write in place of a record that the broker will never take:
-// its dead letter, shortened until it fits (stream.Options.Refused).
-func (e *Engine) Refused(record kafka.Message, err error) (kafka.Message, bool) {
+// its dead letter, shortened until it fits, and an error for whoever waits for the
+// result (stream.Refused).
+func (e *Engine) Refused(record kafka.Message, err error) []kafka.Message {
 	e.logger.Error("the broker refuses a record", "topic", record.Topic, "bytes", len(record.Value), "error", err)
 	if record.Topic == e.options.Topics.DeadLetters {
-		return kafka.Message{}, false
+		return nil
 	}
 	const mostKept = 64 << 10
-	record.Value = record.Value[:min(len(record.Value), mostKept)]
-	return e.deadLetter(&record, "refused_by_broker", "the broker refused it: "+err.Error()), true
+	dead := record
+	dead.Value = record.Value[:min(len(record.Value), mostKept)]
+	out := []kafka.Message{e.deadLetter(&dead, "refused_by_broker", "the broker refused it: "+err.Error())}
+	if record.Topic != e.options.Topics.UsageEvents {
+		out = append(out, wire.WithoutContent(&record, &balance.Error{
+			Code: balance.InternalError, Message: "the result is larger than the broker takes; it was decided, and is in the dead-letter topic",
+		}))
+	}
+	return out
 }
 
 // headers reads a request's headers and settles where its result goes. Where the

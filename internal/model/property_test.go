@@ -18,7 +18,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"tollgate/internal/balance"
@@ -40,14 +39,7 @@ var topics = engine.Topics{
 
 func TestMain(m *testing.M) {
 	_ = flag.Set("rapid.steps", "50") // a reset that matters needs a longer story than the default
-	code := servertest.Main(m)
-	if code == 0 {
-		if err := goleak.Find(goleak.IgnoreTopFunction("github.com/redis/go-redis/v9/maintnotifications.(*CircuitBreakerManager).cleanupLoop")); err != nil {
-			fmt.Println(err)
-			code = 1
-		}
-	}
-	os.Exit(code)
+	os.Exit(servertest.Main(m))
 }
 
 func TestEngineAnswersAsTheModel(t *testing.T) {

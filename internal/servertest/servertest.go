@@ -16,6 +16,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
+	"go.uber.org/goleak"
 
 	"tollgate/internal/embedded"
 	"tollgate/internal/stream"
@@ -36,10 +37,21 @@ var servers struct {
 	announcedRedis bool
 }
 
-// Main runs the tests of a package and stops the servers that they made start.
-// It is for TestMain.
+// Main runs the tests of a package, stops the servers that they made start, and fails
+// where a goroutine is left. It is for TestMain.
 func Main(m *testing.M) int {
 	code := m.Run()
+	stop()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Println("goroutines are left:", err)
+			return 1
+		}
+	}
+	return code
+}
+
+func stop() {
 	servers.Lock()
 	defer servers.Unlock()
 	if servers.broker != nil {
@@ -48,7 +60,6 @@ func Main(m *testing.M) int {
 	if servers.embeddedRedis != nil {
 		servers.embeddedRedis.Close()
 	}
-	return code
 }
 
 // KafkaAddr is the address of a Kafka broker.

@@ -20,8 +20,7 @@ type Options struct {
 	BatchLinger    time.Duration // how long a batch may wait to fill; 0: not at all
 	// ShutdownTimeout bounds the finishing of what is in hand when a generation ends.
 	ShutdownTimeout time.Duration
-	// Refused says what to write in place of a record that the broker will never take.
-	Refused func(kafka.Message, error) (kafka.Message, bool)
+	Refused         Refused
 }
 
 // rebalanceTimeout is how long the group waits for its members to hand over.

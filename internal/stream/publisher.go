@@ -47,6 +47,10 @@ func NewPublisher(broker Broker, logger *slog.Logger, observer Observer) *Publis
 	return &Publisher{client: broker.Client, logger: logger, observer: observer, partitions: map[string]partitionList{}}
 }
 
+// Refused says what to write in the place of a record that the broker will never take.
+// What the broker refuses of that is dropped.
+type Refused func(record kafka.Message, err error) []kafka.Message
+
 type target struct {
 	topic     string
 	partition int
@@ -56,7 +60,7 @@ type target struct {
 // partition they keep their order, also over retries. It tries until it succeeds
 // or ctx ends; a record that the broker will never take (too large for it) is
 // given to refused, which returns what to write in its place.
-func (p *Publisher) Publish(ctx context.Context, records []kafka.Message, refused func(kafka.Message, error) (kafka.Message, bool)) error {
+func (p *Publisher) Publish(ctx context.Context, records []kafka.Message, refused Refused) error {
 	targets := map[target][]kafka.Message{}
 	for _, record := range records {
 		partition, err := p.partitionOf(ctx, record)
@@ -137,7 +141,7 @@ func Partitions(ctx context.Context, client *kafka.Client, topic string) ([]int,
 }
 
 // publishTo writes records to one partition, in order, in requests of bounded size.
-func (p *Publisher) publishTo(ctx context.Context, to target, records []kafka.Message, refused func(kafka.Message, error) (kafka.Message, bool)) error {
+func (p *Publisher) publishTo(ctx context.Context, to target, records []kafka.Message, refused Refused) error {
 	limit := maxProduceBytes
 	for try := 0; len(records) > 0; {
 		n := countWithin(records, limit)
@@ -150,19 +154,10 @@ func (p *Publisher) publishTo(ctx context.Context, to target, records []kafka.Me
 		case isTooLarge(err) && n > 1:
 			limit = sizeOf(records[:n]) / 2
 		case isTooLarge(err):
-			replacement, ok := refused(records[0], err)
-			if !ok {
-				records = records[1:]
-				continue
+			if err := p.Publish(ctx, refused(records[0], err), drop); err != nil {
+				return err
 			}
-			if replacement.Topic != to.topic {
-				if err := p.Publish(ctx, []kafka.Message{replacement}, drop); err != nil {
-					return err
-				}
-				records = records[1:]
-				continue
-			}
-			records[0] = replacement
+			records = records[1:]
 		default:
 			logRetry(p.logger, try, "cannot publish, trying again", err, "topic", to.topic, "partition", to.partition)
 			p.observer.Retried()
@@ -175,7 +170,7 @@ func (p *Publisher) publishTo(ctx context.Context, to target, records []kafka.Me
 	return nil
 }
 
-func drop(kafka.Message, error) (kafka.Message, bool) { return kafka.Message{}, false }
+func drop(kafka.Message, error) []kafka.Message { return nil }
 
 func isTooLarge(err error) bool {
 	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)

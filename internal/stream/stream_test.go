@@ -98,7 +98,7 @@ func newSetting(t *testing.T) *setting {
 	return s
 }
 
-func refuseNothing(kafka.Message, error) (kafka.Message, bool) { return kafka.Message{}, false }
+func refuseNothing(kafka.Message, error) []kafka.Message { return nil }
 
 // consumer starts a member of the group; stop ends it and waits.
 func (s *setting) consumer() (e *echo, stop func()) {
@@ -300,10 +300,10 @@ func TestARecordTooLargeForTheBrokerIsReplaced(t *testing.T) {
 	large := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: make([]byte, 2<<20)}
 	small := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: []byte("small")}
 	var refused error
-	err := s.publisher.Publish(t.Context(), []kafka.Message{small, large, small}, func(record kafka.Message, err error) (kafka.Message, bool) {
+	err := s.publisher.Publish(t.Context(), []kafka.Message{small, large, small}, func(record kafka.Message, err error) []kafka.Message {
 		refused = err
 		record.Value = []byte("replacement")
-		return record, true
+		return []kafka.Message{record}
 	})
 	if err != nil || !errors.Is(refused, kafka.MessageSizeTooLarge) {
 		t.Fatalf("got %v, refused %v", err, refused)

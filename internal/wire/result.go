@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/tidwall/gjson"
 
 	"tollgate/internal/balance"
 )
@@ -88,6 +89,23 @@ func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers
 	return kafka.Message{
 		Topic: topic, Partition: headers.ReplyPartition, Key: key, Value: marshal(out), Headers: headers.resultHeaders(),
 	}
+}
+
+// WithoutContent is a result, of a check or a command, with an error in the place of
+// everything but who asked what.
+func WithoutContent(result *kafka.Message, err *balance.Error) kafka.Message {
+	fields := gjson.GetManyBytes(result.Value, "request_id", "customer_id", "feature_id", "type", "evaluated_at")
+	out := map[string]any{
+		"request_id": fields[0].String(), "customer_id": fields[1].String(), "evaluated_at": fields[4].Int(), "error": newError(err),
+	}
+	if fields[3].Exists() {
+		out["type"], out["ok"] = fields[3].String(), false
+	} else {
+		out["feature_id"], out["allowed"], out["code"] = fields[2].String(), false, err.Code
+	}
+	replaced := *result
+	replaced.Value = marshal(out)
+	return replaced
 }
 
 // Event is usage that was deducted, as the usage topic bears it.

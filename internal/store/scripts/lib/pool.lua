@@ -26,13 +26,17 @@ local function is_due(b, now)
   return false
 end
 
+-- Average length of a balance's period.
+local function period_ms(b)
+  local AVERAGE_MS = { 60000, 3600000, 86400000, 604800000, 2629746000, 7889238000, 15778476000, 31556952000 }
+  local average = AVERAGE_MS[b[B.unit]]
+  return average and average * b[B.count] or math.huge -- it never resets
+end
+
 -- The order of one owner's balances, which they are stored in.
 local function deducted_before(a, b)
-  -- Average lengths, by unit; what never resets has none.
-  local AVERAGE_MS = { 60000, 3600000, 86400000, 604800000, 2629746000, 7889238000, 15778476000, 31556952000 }
   if a[B.unlimited] ~= b[B.unlimited] then return a[B.unlimited] > b[B.unlimited] end
-  local a_period = (AVERAGE_MS[a[B.unit]] or math.huge) * a[B.count]
-  local b_period = (AVERAGE_MS[b[B.unit]] or math.huge) * b[B.count]
+  local a_period, b_period = period_ms(a), period_ms(b)
   if a_period ~= b_period then return a_period < b_period end
   if a[B.expires] ~= b[B.expires] then
     if a[B.expires] == 0 or b[B.expires] == 0 then return b[B.expires] == 0 end
