@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -276,5 +278,58 @@ func TestTheCatalogueCommandNamesEveryProblemWithItsLine(t *testing.T) {
 	}
 	if out := proctest.Run(t, nil, "worker", "catalog", "check", "../../deploy/catalog.yaml"); out.Code != 0 {
 		t.Errorf("the example is not valid:\n%s", out.Stderr)
+	}
+}
+
+// TestKcatAsksAndHears is what a user does first: produce with kcat, consume with kcat.
+func TestKcatAsksAndHears(t *testing.T) {
+	kcat, err := exec.LookPath("kcat")
+	if err != nil {
+		t.Skip("kcat is not installed")
+	}
+	kafkaAddr, httpAddr := proctest.FreeAddr(t), proctest.FreeAddr(t)
+	worker := proctest.Start(t, "worker", "dev", "--dev-kafka-addr", kafkaAddr, "--dev-redis-addr", "127.0.0.1:0", "--http-addr", httpAddr)
+	worker.AwaitOutput(t, "Serving.")
+	run := func(stdin string, args ...string) string {
+		t.Helper()
+		command := exec.CommandContext(t.Context(), kcat, append([]string{"-b", kafkaAddr}, args...)...)
+		command.Stdin = strings.NewReader(stdin)
+		output, err := command.CombinedOutput()
+		if err != nil {
+			t.Fatalf("kcat %s: %v\n%s", strings.Join(args, " "), err, output)
+		}
+		return string(output)
+	}
+	run(`acme:{"customer_id":"acme","feature_id":"messages","send_event":true}`, "-P", "-t", "balance.checks", "-K:", "-H", "request-id=my-first")
+	for _, topic := range []string{"balance.check-results", "balance.usage-events"} {
+		for deadline := time.Now().Add(proctest.AnswerTimeout); ; {
+			heard := run("", "-C", "-t", topic, "-o", "beginning", "-e", "-q")
+			if strings.Contains(heard, `"request_id":"my-first"`) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("nothing of my-first in %s:\n%s", topic, heard)
+			}
+		}
+	}
+	if code := worker.Stop(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestTheComposeFileSetsSettingsThatExist(t *testing.T) {
+	text, err := os.ReadFile("../../docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := proctest.Run(t, nil, "worker", "run", "--help").Stdout
+	names := regexp.MustCompile(`TOLLGATE_[A-Z_]+`).FindAllString(string(text), -1)
+	for _, name := range names {
+		if !strings.Contains(help, name) {
+			t.Errorf("worker run has no setting %s", name)
+		}
+	}
+	if len(names) == 0 {
+		t.Error("the compose file sets nothing")
 	}
 }

@@ -1,0 +1,56 @@
+# `make help` lists what there is.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+KAFKA_PORT ?= 19092
+REDIS_PORT ?= 16379
+FUZZ_TIME ?= 10s
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+COMPOSE := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: dev
+dev: ## Try it: embedded servers, demo customers, demo checks
+	go run ./cmd/worker dev
+
+.PHONY: build
+build: ## Build both programs into bin/, static
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/worker ./cmd/producer
+
+.PHONY: check
+check: ## Format, vet, staticcheck, tidiness, the compose file
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	go mod tidy -diff
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	go run $(COMPOSE) docker-compose.yml > /dev/null
+
+.PHONY: test
+test: ## All tests on the embedded servers
+	go test -race -count=1 ./...
+
+.PHONY: test-real
+test-real: servers ## All tests on a real Kafka and a real Redis, which are started and stopped
+	@trap '$(MAKE) --no-print-directory servers-stop' EXIT; \
+	TOLLGATE_TEST_KAFKA=127.0.0.1:$(KAFKA_PORT) TOLLGATE_TEST_REDIS=127.0.0.1:$(REDIS_PORT) go test -race -count=1 ./...
+
+.PHONY: servers
+servers: ## Start a real Kafka and a real Redis on loopback
+	@TOLLGATE_KAFKA_FRESH=1 deploy/kafka/kafka.sh start $(KAFKA_PORT)
+	@TOLLGATE_REDIS_FRESH=1 deploy/redis/redis.sh start $(REDIS_PORT) || { deploy/kafka/kafka.sh stop $(KAFKA_PORT); exit 1; }
+
+.PHONY: servers-stop
+servers-stop: ## Stop them
+	@deploy/kafka/kafka.sh stop $(KAFKA_PORT); deploy/redis/redis.sh stop $(REDIS_PORT)
+
+.PHONY: fuzz
+fuzz: ## Fuzz every decoder for a while (FUZZ_TIME=10s each)
+	@grep -rl '^func Fuzz' --include=*_test.go . | while read -r file; do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' "$$file"); do \
+	    echo "$$target in $$(dirname "$$file")"; \
+	    go test "$$(dirname "$$file")" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) -fuzzminimizetime 100x | tail -1; \
+	  done; \
+	done
