@@ -167,7 +167,7 @@ func (c *devCommand) invite() {
 		"go run ./cmd/producer tail usage" + brokers,
 		"",
 		`echo 'acme:{"customer_id":"acme","feature_id":"messages","send_event":true}' |`,
-		"  kcat -P -b " + c.addr + " -t " + c.Topics.Checks + " -K: -H request-id=my-first",
+		"  kcat -P -b " + c.addr + " -t " + c.Topics.Checks + " -K: -X partitioner=murmur2_random -H request-id=my-first",
 		"kcat -C -b " + c.addr + " -t " + c.Topics.CheckResults + " -o beginning -e -q",
 		"kcat -C -b " + c.addr + " -t " + c.Topics.UsageEvents + " -o beginning -e -q",
 	} {

@@ -300,7 +300,7 @@ func TestKcatAsksAndHears(t *testing.T) {
 		}
 		return string(output)
 	}
-	run(`acme:{"customer_id":"acme","feature_id":"messages","send_event":true}`, "-P", "-t", "balance.checks", "-K:", "-H", "request-id=my-first")
+	run(`acme:{"customer_id":"acme","feature_id":"messages","send_event":true}`, "-P", "-t", "balance.checks", "-K:", "-X", "partitioner=murmur2_random", "-H", "request-id=my-first")
 	for _, topic := range []string{"balance.check-results", "balance.usage-events"} {
 		for deadline := time.Now().Add(proctest.AnswerTimeout); ; {
 			heard := run("", "-C", "-t", topic, "-o", "beginning", "-e", "-q")
