@@ -57,9 +57,9 @@ func (c *checkCommand) Run(ctx context.Context) error {
 	}
 	switch {
 	case result.Error != nil:
-		return exitCode(exitError)
+		return exitError
 	case !result.Allowed:
-		return exitCode(exitDenied)
+		return exitDenied
 	}
 	return nil
 }

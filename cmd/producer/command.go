@@ -146,9 +146,9 @@ func (a *asking) run(ctx context.Context, kind string, fields map[string]any) er
 	case result.OK:
 		return nil
 	case result.Error != nil && !result.Error.Code.IsError():
-		return exitCode(exitDenied)
+		return exitDenied
 	}
-	return exitCode(exitError)
+	return exitError
 }
 
 type commandCommand struct {

@@ -240,7 +240,7 @@ func (c *loadCommand) report(summary loaded) error {
 	}
 	if summary.Missing > 0 {
 		fmt.Fprintf(os.Stderr, "%d checks have no result\n", summary.Missing)
-		return exitCode(exitNoAnswer)
+		return exitNoAnswer
 	}
 	return nil
 }

@@ -3,14 +3,8 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
-
-	"github.com/alecthomas/kong"
 
 	"tollgate/internal/client"
 	"tollgate/internal/settings"
@@ -29,47 +23,28 @@ type cli struct {
 	Tail     tailCommand     `cmd:"" help:"Follow a topic."`
 }
 
-// The exit codes.
+// The exit codes, beside settings.ExitUsage.
 const (
-	exitError    = 1
-	exitUsage    = 2
-	exitDenied   = 3
-	exitNoAnswer = 4
+	exitError    settings.ExitCode = 1
+	exitDenied   settings.ExitCode = 3
+	exitNoAnswer settings.ExitCode = 4
 )
 
-// exitCode is an error that has said all there is to say, but for its code.
-type exitCode int
+const description = `The client side: sends checks and commands over Kafka and shows what comes of them.
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+Examples:
+
+  producer check --customer acme --feature messages --send-event
+  producer attach --customer acme --plan pro
+  producer balances --customer acme
+  producer tail usage --customer acme
+  producer load --rate 1000 --duration 10s`
 
 func main() {
-	os.Exit(run(os.Args[1:]))
-}
-
-func run(args []string) int {
-	ctx, err := settings.Parse(&cli{}, args,
-		kong.Name("producer"),
-		kong.Description("The client side: sends checks and commands over Kafka and shows what comes of them.\n\nExamples:\n\n  producer check --customer acme --feature messages --send-event\n  producer attach --customer acme --plan pro\n  producer balances --customer acme\n  producer tail usage --customer acme\n  producer load --rate 1000 --duration 10s"),
-	)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "producer:", err)
-		return exitUsage
-	}
-	stopping, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(stopping, stop)
-	ctx.BindTo(stopping, (*context.Context)(nil))
-	var code exitCode
-	err = ctx.Run()
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &code):
-		return int(code)
-	}
-	fmt.Fprintln(os.Stderr, "producer:", err)
-	if errors.Is(err, client.ErrNoAnswer) {
-		return exitNoAnswer
-	}
-	return exitError
+	os.Exit(settings.Run(&cli{}, os.Args[1:], "producer", description, func(err error) int {
+		if errors.Is(err, client.ErrNoAnswer) {
+			return int(exitNoAnswer)
+		}
+		return int(exitError)
+	}))
 }

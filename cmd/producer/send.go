@@ -168,9 +168,9 @@ func (c *sendCommand) report(summary *sent) error {
 	switch {
 	case summary.Missing > 0:
 		fmt.Fprintf(os.Stderr, "%d requests have no result yet\n", summary.Missing)
-		return exitCode(exitNoAnswer)
+		return exitNoAnswer
 	case summary.Bad > 0:
-		return exitCode(exitError)
+		return exitError
 	}
 	return nil
 }

@@ -2,14 +2,7 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
-
-	"github.com/alecthomas/kong"
 
 	"tollgate/internal/settings"
 )
@@ -23,39 +16,10 @@ type cli struct {
 	Version versionCommand `cmd:"" help:"Print the version, the commit and the Go version."`
 }
 
-const exitUsage = 2
+const description = `Decides balance checks: requests in from Kafka, an atomic check-and-decrement in Redis, results and usage events out to Kafka.
 
-// exitCode is an error that has said all there is to say, but for its code.
-type exitCode int
-
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+Begin with 'worker dev'. 'worker COMMAND --help' lists the settings of a command; each is also an environment variable, TOLLGATE_ and its name in capitals.`
 
 func main() {
-	os.Exit(run(os.Args[1:]))
-}
-
-func run(args []string) int {
-	ctx, err := settings.Parse(&cli{}, args,
-		kong.Name("worker"),
-		kong.Description("Decides balance checks: requests in from Kafka, an atomic check-and-decrement in Redis, results and usage events out to Kafka.\n\nBegin with 'worker dev'. 'worker COMMAND --help' lists the settings of a command; each is also an environment variable, TOLLGATE_ and its name in capitals."),
-	)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "worker:", err)
-		return exitUsage
-	}
-	stopping, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// A second signal ends the process at once.
-	context.AfterFunc(stopping, stop)
-	ctx.BindTo(stopping, (*context.Context)(nil))
-	var code exitCode
-	switch err := ctx.Run(); {
-	case err == nil:
-		return 0
-	case errors.As(err, &code):
-		return int(code)
-	default:
-		fmt.Fprintln(os.Stderr, "worker:", err)
-		return 1
-	}
+	os.Exit(settings.Run(&cli{}, os.Args[1:], "worker", description, func(error) int { return 1 }))
 }

@@ -8,7 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"net"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -102,7 +102,7 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 		switch {
 		case ctx.Err() != nil:
 			return Answer{}, ErrNoAnswer
-		case errors.Is(err, os.ErrDeadlineExceeded): // the connection's clock runs ahead of the context's
+		case isTimeout(err): // the connection's deadline may come before the context ends
 			continue
 		case err != nil:
 			return Answer{}, err
@@ -114,6 +114,11 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 		}
 		offset = fetched.Next
 	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // Send publishes records and returns when all are acknowledged. It tries until ctx
