@@ -90,12 +90,13 @@ func (c *Consumer) Run(ctx context.Context) error {
 // begin starts a flow for every partition that the generation assigns.
 func (c *Consumer) begin(generation *kafka.Generation) {
 	commits := newCommitter(generation, c.logger, c.observer)
+	member := newMembership(c.broker.Client, generation, c.options.SessionTimeout)
 	partitions := 0
 	for topic, assignments := range generation.Assignments {
 		for _, assigned := range assignments {
 			f := &flow{
 				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), start: assigned.Offset,
-				commits: commits, logger: c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
+				commits: commits, member: member, logger: c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
 			}
 			f.committed.Store(max(0, assigned.Offset))
 			commits.flows.Add(1)

@@ -22,6 +22,7 @@ type flow struct {
 	start      int64
 	committed  atomic.Int64
 	commits    *committer
+	member     *membership
 	logger     *slog.Logger
 }
 
@@ -172,9 +173,13 @@ func (f *flow) fill(generation context.Context, batch Batch, batches <-chan Batc
 	return batch
 }
 
-// publish writes what was decided and notes what may be committed.
+// publish writes what was decided and notes what may be committed. What a worker has in
+// hand that lost its partition is for the next owner to publish.
 func (f *flow) publish(working context.Context, outs <-chan decided) error {
 	for d := range outs {
+		if err := f.confirm(working); err != nil {
+			return err
+		}
 		if err := f.consumer.publisher.Publish(working, d.out, f.consumer.options.Refused); err != nil {
 			return err
 		}
@@ -183,4 +188,20 @@ func (f *flow) publish(working context.Context, outs <-chan decided) error {
 		f.commits.note(f, last+1)
 	}
 	return nil
+}
+
+// confirm waits until the group confirms that the partition is ours. It fails with
+// ErrPartitionLost where it is not, or when working ends.
+func (f *flow) confirm(working context.Context) error {
+	for try := 0; ; try++ {
+		err := f.member.confirm(working)
+		if err == nil || errors.Is(err, ErrPartitionLost) {
+			return err
+		}
+		logRetry(f.logger, try, "cannot confirm the membership, trying again", err)
+		f.consumer.observer.Retried()
+		if !pause(working, try) {
+			return context.Cause(working)
+		}
+	}
 }
