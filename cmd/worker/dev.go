@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
@@ -76,7 +75,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 	if _, err := stream.CreateTopics(ctx, broker.Client, topics); err != nil {
 		return err
 	}
-	redisClient := redis.NewClient(&redis.Options{Addr: redisServer.Addr})
+	redisClient := (&settings.Redis{Addrs: []string{redisServer.Addr}}).Client()
 	defer redisClient.Close()
 	w, err := c.newWorker(broker, redisClient, store.Options{Prefix: "tollgate:"}, c.rules, logger)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 
 const (
 	killCustomers = 40
-	killChecks    = 12_000
-	killGrant     = 200 // less than the checks want, so that some are denied
+	killChecks    = 6_000
+	killGrant     = 100 // less than the checks want, so that some are denied
 	kills         = 4
 )
 
@@ -156,7 +156,7 @@ func (k *killed) reconcile(t *testing.T, d *proctest.Deployment, names []string)
 			sum += value
 		}
 		usage := d.Command(t, name, `{"type":"customer.get","customer_id":%q}`, name).Balances["images"].Usage
-		// 300 checks each against a grant of 200: all of it is used.
+		// 150 checks each against a grant of 100: all of it is used.
 		if string(usage) != strconv.Itoa(killGrant) || allowed[name] != killGrant || sum != killGrant {
 			t.Errorf("%s: usage %s, allowed %d, events %d; want %d of each", name, usage, allowed[name], sum, killGrant)
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -180,20 +181,25 @@ const (
 )
 
 // run sends the calls to Redis, again and again with growing pauses, until it
-// answers or ctx ends. Nothing is decided without Redis.
+// answers or ctx ends. Nothing is decided without Redis. Where a Redis is too slow for
+// all of them it is asked for ever fewer at a time: asking for all again would only
+// add to what it has to do.
 func (e *Engine) run(ctx context.Context, calls []store.Call) ([]store.Reply, error) {
-	if len(calls) == 0 {
-		return nil, nil
-	}
-	for try := 0; ; try++ {
+	replies := make([]store.Reply, 0, len(calls))
+	atOnce := len(calls)
+	for try := 0; len(replies) < len(calls); {
 		began := time.Now()
-		replies, err := e.store.Run(ctx, calls)
+		some, err := e.store.Run(ctx, calls[len(replies):min(len(calls), len(replies)+atOnce)])
 		if err == nil {
 			e.observer.Scripted(time.Since(began))
-			return replies, nil
+			replies, try = append(replies, some...), 0
+			continue
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			atOnce = max(1, atOnce/2)
 		}
 		if try&(try-1) == 0 { // 0, 1, 2, 4, 8, …
 			e.logger.Warn("redis does not answer as it should, trying again", "error", err, "try", try+1)
@@ -205,7 +211,9 @@ func (e *Engine) run(ctx context.Context, calls []store.Call) ([]store.Reply, er
 			return nil, context.Cause(ctx)
 		case <-time.After(wait/2 + rand.N(wait/2+1)):
 		}
+		try++
 	}
+	return replies, nil
 }
 
 func (e *Engine) deadLetter(record *kafka.Message, reason, detail string) kafka.Message {

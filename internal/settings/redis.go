@@ -26,6 +26,9 @@ type Redis struct {
 	WaitTimeout          time.Duration `default:"2s" help:"How long to wait for them before trying again."`
 }
 
+// redisReadTimeout is how long a pipeline may take before Redis counts as gone.
+const redisReadTimeout = 5 * time.Second
+
 func (r *Redis) isCluster() bool { return r.Master == "" && (r.Cluster || len(r.Addrs) > 1) }
 
 // Check notes what is wrong.
@@ -66,6 +69,8 @@ func (r *Redis) options(problems *Problems) *redis.UniversalOptions {
 		SentinelPassword: secret("redis-sentinel-password", r.SentinelPassword, r.SentinelPasswordFile, problems),
 		TLSConfig:        r.config("redis", problems),
 		DialTimeout:      dialTimeout,
+		ReadTimeout:      redisReadTimeout,
+		MaxRetries:       -1, // the engine tries again, and knows how much of a batch is left
 	}
 }
 

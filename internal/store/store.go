@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -177,10 +178,17 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 // notYet is NOT_YET of scripts/lib/outcome.lua.
 const notYet = int64(0)
 
-// isScriptFailure tells an error that a script ran into from one of Redis around it.
+// isScriptFailure tells an error that a script ran into from one of Redis around it,
+// which passes. Redis 6.2 wraps the latter in the former.
 func isScriptFailure(err error) bool {
-	return err != nil && strings.HasPrefix(err.Error(), "ERR ") && strings.Contains(err.Error(), "script")
+	if err == nil || !strings.HasPrefix(err.Error(), "ERR ") || !strings.Contains(err.Error(), "script") {
+		return false
+	}
+	return !passing.MatchString(err.Error())
 }
+
+// passing are the states of a Redis that will take the same script later.
+var passing = regexp.MustCompile(`\b(MISCONF|OOM|READONLY|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH)\b`)
 
 func readReply(value any) (Reply, error) {
 	switch v := value.(type) {
