@@ -24,8 +24,8 @@ build: ## Build both programs into bin/, static
 check: ## Format, vet, staticcheck, tidiness, the compose file
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go mod tidy -diff
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	go vet ./... && go vet -tags chaos ./test/...
+	go run $(STATICCHECK) -tags chaos ./...
 	go run $(COMPOSE) docker-compose.yml > /dev/null
 
 .PHONY: test
@@ -36,6 +36,14 @@ test: ## All tests on the embedded servers
 test-real: servers ## All tests on a real Kafka and a real Redis, which are started and stopped
 	@trap '$(MAKE) --no-print-directory servers-stop' EXIT; \
 	TOLLGATE_TEST_KAFKA=127.0.0.1:$(KAFKA_PORT) TOLLGATE_TEST_REDIS=127.0.0.1:$(REDIS_PORT) go test -race -count=1 ./...
+
+.PHONY: chaos
+chaos: ## Break things under load and count what became of every request (needs root)
+	go test -count=1 -tags chaos -v -timeout 60m ./test/chaos | grep -vE '^\s+time='
+
+.PHONY: chaos-short
+chaos-short: ## The same, ten seconds a fault
+	go test -count=1 -tags chaos -short -v -timeout 30m ./test/chaos | grep -vE '^\s+time='
 
 .PHONY: servers
 servers: ## Start a real Kafka and a real Redis on loopback

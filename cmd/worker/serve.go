@@ -34,6 +34,7 @@ type serving struct {
 	BatchMax          int           `default:"500" group:"Deciding" help:"Records decided together, at the most."`
 	BatchLinger       time.Duration `default:"0s" group:"Deciding" help:"How long a batch may wait to fill."`
 	IdempotencyWindow time.Duration `default:"24h" group:"Deciding" help:"How long an idempotency-key is remembered."`
+	ClockOffset       time.Duration `hidden:"" help:"Added to the clock: for tests of workers whose clocks differ."`
 	ShutdownTimeout   time.Duration `default:"10s" group:"Deciding" help:"Bounds the finishing of what is in hand, at SIGTERM and when partitions move."`
 
 	HTTPAddr string       `name:"http-addr" default:"127.0.0.1:8080" group:"General" help:"Address of /metrics, /healthz and /readyz."`
@@ -106,7 +107,8 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 		return nil, err
 	}
 	w.engine = engine.New(w.store, rules, engine.Options{
-		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow, Clock: time.Now,
+		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow,
+		Clock: func() time.Time { return time.Now().Add(s.ClockOffset) },
 	}, logger, w.metrics)
 	w.consumer = stream.NewConsumer(broker, stream.Options{
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
@@ -206,7 +208,7 @@ const catalogPoll = 2 * time.Second
 
 // watch takes new versions of the catalogue file until ctx ends.
 func (w *worker) watch(ctx context.Context, path string, reload <-chan os.Signal) {
-	catalog.Watch(ctx, path, catalogPoll, reload, w.logger, func(next *balance.Catalog) error {
+	catalog.Watch(ctx, path, w.engine.Catalog().Version, catalogPoll, reload, w.logger, func(next *balance.Catalog) error {
 		return w.take(ctx, next)
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -247,7 +248,7 @@ func TestANewCatalogueIsTakenAndABadOneIsNot(t *testing.T) {
 		if err := os.WriteFile(d.Catalog, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		process.Hangup(t)
+		process.Signal(t, syscall.SIGHUP)
 	}
 	write(strings.Replace(string(text), "type: boolean", "type: bolean", 1))
 	process.AwaitOutput(t, "the old one stays")

@@ -6,7 +6,8 @@
 #   kafka.sh jars           only fetches the jars
 #
 # State lies in $TOLLGATE_KAFKA_DIR (.cache/kafka in the project) and is kept over restarts;
-# TOLLGATE_KAFKA_FRESH=1 begins anew.
+# TOLLGATE_KAFKA_FRESH=1 begins anew. TOLLGATE_KAFKA_ADVERTISED=HOST:PORT is where clients are
+# sent, if that is not where it listens (a proxy).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,7 +28,7 @@ fetch_jars() {
   echo "$wanted" > "$jars/.pom"
 }
 
-java_kafka() { java -Xmx1g -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
+java_kafka() { exec java -Xmx1g -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
@@ -42,12 +43,12 @@ start() {
   {
     cat "$here/server.properties"
     echo "listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port"
-    echo "advertised.listeners=PLAINTEXT://127.0.0.1:$port"
+    echo "advertised.listeners=PLAINTEXT://${TOLLGATE_KAFKA_ADVERTISED:-127.0.0.1:$port}"
     echo "controller.quorum.voters=1@127.0.0.1:$controller_port"
     echo "log.dirs=$data/logs"
   } > "$data/server.properties"
   if [ ! -f "$data/logs/meta.properties" ]; then
-    java_kafka kafka.tools.StorageTool format -t tollgatetollgatetollg -c "$data/server.properties" > "$data/format.log" 2>&1 ||
+    (java_kafka kafka.tools.StorageTool format -t tollgatetollgatetollg -c "$data/server.properties") > "$data/format.log" 2>&1 ||
       { cat "$data/format.log" >&2; exit 1; }
   fi
   java_kafka kafka.Kafka "$data/server.properties" > "$data/kafka.log" 2>&1 < /dev/null &
@@ -84,5 +85,5 @@ case $command in
   start) start ;;
   stop) stop ;;
   jars) fetch_jars ;;
-  *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -47,8 +47,13 @@ func Parse(text []byte) (*balance.Catalog, error) {
 	if len(r.problems) > 0 {
 		return nil, r.problems
 	}
+	return balance.NewCatalog(versionOf(text), features, plans), nil
+}
+
+// versionOf names the content of a catalogue file.
+func versionOf(text []byte) string {
 	digest := sha256.Sum256(text)
-	return balance.NewCatalog(hex.EncodeToString(digest[:6]), features, plans), nil
+	return hex.EncodeToString(digest[:6])
 }
 
 func syntaxProblem(err error) Problems {

@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -12,13 +11,13 @@ import (
 
 // Watch reads the catalogue file again whenever reload is sent something, and
 // whenever its content has changed (looked at every so often: a link that points
-// elsewhere, as with a Kubernetes ConfigMap, is a change too), until ctx ends. A
-// version that is valid is given to accept; one that is not, or that accept refuses,
-// leaves the old one in force, loudly.
-func Watch(ctx context.Context, path string, every time.Duration, reload <-chan os.Signal, logger *slog.Logger, accept func(*balance.Catalog) error) {
+// elsewhere, as with a Kubernetes ConfigMap, is a change too), until ctx ends. inForce
+// is the version to begin with. A version that is valid is given to accept; one that is
+// not, or that accept refuses, leaves the old one in force, loudly.
+func Watch(ctx context.Context, path, inForce string, every time.Duration, reload <-chan os.Signal, logger *slog.Logger, accept func(*balance.Catalog) error) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
-	last, _ := os.ReadFile(path)
+	last := inForce // the version looked at last, "" where there was none
 	for {
 		asked := false
 		select {
@@ -29,13 +28,14 @@ func Watch(ctx context.Context, path string, every time.Duration, reload <-chan 
 		case <-ticker.C:
 		}
 		text, err := os.ReadFile(path)
-		if err == nil && bytes.Equal(text, last) && !asked {
-			continue
+		version := ""
+		if err == nil {
+			version = versionOf(text)
 		}
-		if err != nil && last == nil && !asked {
-			continue // said already
+		if version == last && !asked {
+			continue // the same as before, or as unreadable
 		}
-		last = text
+		last = version
 		var next *balance.Catalog
 		if err == nil {
 			next, err = Parse(text)

@@ -42,7 +42,7 @@ func TestAChangedFileIsTakenWhenItIsValid(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		Watch(ctx, path, time.Millisecond, reload, slog.New(slog.NewTextHandler(log, nil)), func(c *balance.Catalog) error {
+		Watch(ctx, path, versionOf([]byte(features)), time.Millisecond, reload, slog.New(slog.NewTextHandler(log, nil)), func(c *balance.Catalog) error {
 			if refuse {
 				return refusal
 			}

@@ -33,8 +33,15 @@ type Deployment struct {
 // Partitions is how many every topic has.
 const Partitions = 4
 
-// NewDeployment makes topics, and a catalogue file like the example.
+// NewDeployment makes topics, and a catalogue file like the example, for workers on the
+// servers of the tests.
 func NewDeployment(t testing.TB) *Deployment {
+	t.Helper()
+	return NewDeploymentOn(t, servertest.Broker(t), "--redis-addrs", servertest.RedisAddr(t))
+}
+
+// NewDeploymentOn is NewDeployment on other servers; redisFlags say where Redis is.
+func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *Deployment {
 	t.Helper()
 	name := servertest.Unique("worker")
 	d := &Deployment{
@@ -43,17 +50,17 @@ func NewDeployment(t testing.TB) *Deployment {
 			Commands: name + ".commands", CommandResults: name + ".command-results", DeadLetters: name + ".dead-letters",
 		},
 		Catalog: filepath.Join(t.TempDir(), "catalog.yaml"),
-		Broker:  servertest.Broker(t),
+		Broker:  broker,
 	}
 	if err := os.WriteFile(d.Catalog, deploy.Catalog, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	servertest.CreateTopics(t, d.Broker, Partitions, d.Topics.All()...)
 	d.Client = client.New(d.Broker, servertest.Logger(t))
-	d.flags = []string{
-		"run", "--kafka-brokers", servertest.KafkaAddr(t), "--redis-addrs", servertest.RedisAddr(t), "--catalog", d.Catalog,
+	d.flags = append([]string{
+		"run", "--kafka-brokers", broker.Addresses[0], "--catalog", d.Catalog,
 		"--kafka-group", name, "--redis-prefix", name + ":", "--kafka-session-timeout", "2s",
-	}
+	}, redisFlags...)
 	d.TopicFlags = []string{
 		"--topic-checks", d.Topics.Checks, "--topic-check-results", d.Topics.CheckResults,
 		"--topic-usage-events", d.Topics.UsageEvents, "--topic-commands", d.Topics.Commands,

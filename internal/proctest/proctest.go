@@ -181,10 +181,10 @@ func (p *Process) Wait(t testing.TB) int {
 	return p.command.ProcessState.ExitCode()
 }
 
-// Hangup sends the process SIGHUP.
-func (p *Process) Hangup(t testing.TB) {
+// Signal sends the process a signal.
+func (p *Process) Signal(t testing.TB, signal os.Signal) {
 	t.Helper()
-	if err := p.command.Process.Signal(syscall.SIGHUP); err != nil {
+	if err := p.command.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -125,7 +125,12 @@ func Redis(t testing.TB) *redis.Client {
 // Broker is the tests' Kafka.
 func Broker(t testing.TB) stream.Broker {
 	t.Helper()
-	addr := KafkaAddr(t)
+	return BrokerAt(t, KafkaAddr(t))
+}
+
+// BrokerAt is the Kafka at an address.
+func BrokerAt(t testing.TB, addr string) stream.Broker {
+	t.Helper()
 	transport := &kafka.Transport{MetadataTTL: time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
 	return stream.Broker{
@@ -198,18 +203,18 @@ func NewDrain(t testing.TB, broker stream.Broker, topic string) *Drain {
 }
 
 // Next returns what was written since the last call, up to the end that the
-// topic has now.
+// topic has now; where it fails, as much of that as it has read.
 func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
 	var out []kafka.Message
 	for partition := range d.positions {
 		end, err := d.end(ctx, partition)
 		if err != nil {
-			return nil, err
+			return out, err
 		}
 		for d.positions[partition] < end {
 			records, err := d.fetch(ctx, partition)
 			if err != nil {
-				return nil, err
+				return out, err
 			}
 			out = append(out, records...)
 		}

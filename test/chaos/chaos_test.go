@@ -1,0 +1,117 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tollgate/internal/proctest"
+	"tollgate/internal/servertest"
+	"tollgate/internal/stream"
+)
+
+// shared is the Kafka of every fault that does not harm it.
+var shared struct{ kafka *kafkaServer }
+
+var report []string
+
+func TestMain(m *testing.M) {
+	code := servertest.Main(m)
+	proctest.Clean()
+	fmt.Printf("\n| fault | requests | repeats | lost | wrong | to recover |\n| --- | ---: | ---: | ---: | ---: | ---: |\n%s\n", strings.Join(report, "\n"))
+	os.Exit(code)
+}
+
+// fault is something that breaks while checks come in.
+type fault struct {
+	name string
+	// play sets the scene: servers and workers, and returns what breaks them. It must call
+	// mark whenever a fault has ended, and return before duration is over.
+	play func(t *testing.T) (s *scene, breaks func(duration time.Duration))
+}
+
+func TestFaults(t *testing.T) {
+	shared.kafka = startKafka(t, "")
+	duration := 24 * time.Second
+	if testing.Short() {
+		duration = 10 * time.Second
+	}
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) { run(t, f, duration) })
+	}
+}
+
+// newScene makes topics and a scene on a Kafka; redisFlags say where Redis is.
+func newScene(t *testing.T, broker stream.Broker, redisFlags ...string) *scene {
+	t.Helper()
+	s := &scene{
+		T: t, d: proctest.NewDeploymentOn(t, broker, redisFlags...), seen: map[string]string{}, latest: map[string]int64{},
+	}
+	for n := range customers {
+		s.latest[customerName(n)] = -1
+	}
+	s.results = servertest.NewDrain(t, broker, s.d.Topics.CheckResults)
+	return s
+}
+
+// sharedScene is a scene on the shared Kafka and a Redis.
+func sharedScene(t *testing.T, redisFlags ...string) *scene {
+	t.Helper()
+	return newScene(t, servertest.BrokerAt(t, shared.kafka.addr), redisFlags...)
+}
+
+func run(t *testing.T, f fault, duration time.Duration) {
+	s, breaks := f.play(t)
+	s.provision(duration)
+	collecting, stop := context.WithCancel(context.Background())
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		s.collect(collecting)
+	}()
+	loaded := make(chan error, 1)
+	go func() { loaded <- s.load(duration) }()
+	breaks(duration)
+	if err := <-loaded; err != nil {
+		t.Fatal(err)
+	}
+	s.awaitAnswers()
+	stop()
+	<-collected
+	s.collectOnce(t.Context()) // repeats that came last
+	requests, lost := s.reconcile()
+	if lost > 0 || len(s.wrong) > 0 {
+		t.Errorf("%d lost, %d wrong: %.2000s", lost, len(s.wrong), strings.Join(s.wrong, "\n"))
+	}
+	report = append(report, fmt.Sprintf("| %s | %d | %d | %d | %d | %.1f s |", f.name, requests, s.repeats, lost, len(s.wrong), s.recovery().Seconds()))
+	t.Log(report[len(report)-1])
+}
+
+// awaitAnswers waits until every record of the checks topic has a result.
+func (s *scene) awaitAnswers() {
+	s.Helper()
+	records, err := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.Checks).Next(s.Context())
+	if err != nil {
+		s.Fatal(err)
+	}
+	for deadline := time.Now().Add(drainTimeout); ; time.Sleep(50 * time.Millisecond) {
+		s.mutex.Lock()
+		answered := s.answered
+		s.mutex.Unlock()
+		if answered >= len(records) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.Errorf("%d of %d requests were answered", answered, len(records))
+			return
+		}
+	}
+}
+
+// none are the flags of workers that need none of their own.
+func none(workers int) [][]string { return make([][]string, workers) }

@@ -1,0 +1,275 @@
+//go:build chaos
+
+package chaos
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tollgate/internal/proctest"
+	"tollgate/internal/servertest"
+)
+
+// beats cuts the time of a fault into equal parts and calls each at its moment; the last
+// part is left for what comes after.
+func beats(duration time.Duration, parts int, beat func(n int)) {
+	ticker := time.NewTicker(duration / time.Duration(parts+1))
+	defer ticker.Stop()
+	for n := range parts {
+		<-ticker.C
+		beat(n)
+	}
+}
+
+// withRedis plays a fault with some workers on a Redis of its own.
+func withRedis(workers int, breaks func(s *scene, r *redisServer, duration time.Duration)) func(*testing.T) (*scene, func(time.Duration)) {
+	return func(t *testing.T) (*scene, func(time.Duration)) {
+		r := startRedis(t)
+		s := sharedScene(t, "--redis-addrs", r.addr)
+		s.startWorkers(none(workers)...)
+		return s, func(duration time.Duration) { breaks(s, r, duration) }
+	}
+}
+
+var faults = []fault{
+	{"nothing", withRedis(3, func(s *scene, _ *redisServer, duration time.Duration) {
+		beats(duration, 1, func(int) { s.mark() })
+	})},
+	{"one of three workers killed, again and again", withRedis(3, func(s *scene, _ *redisServer, duration time.Duration) {
+		beats(duration, 4, func(n int) {
+			s.restart(n % 3)
+			s.mark()
+		})
+	})},
+	{"a worker frozen for longer than its session, then thawed", withRedis(3, func(s *scene, _ *redisServer, duration time.Duration) {
+		beats(duration, 3, func(n int) {
+			if n == 0 {
+				s.workers[0].Signal(s.T, syscall.SIGSTOP)
+			} else if n == 1 {
+				s.workers[0].Signal(s.T, syscall.SIGCONT)
+				s.mark()
+			}
+		})
+	})},
+	{"workers joining and leaving", withRedis(2, func(s *scene, _ *redisServer, duration time.Duration) {
+		var guests []*proctest.Process
+		beats(duration, 4, func(n int) {
+			if n%2 == 0 {
+				guest, _ := s.d.Start(s.T)
+				guests = append(guests, guest)
+			} else if code := guests[n/2].Stop(s.T); code != 0 {
+				s.Errorf("exit code %d at SIGTERM", code)
+			}
+			s.mark()
+		})
+	})},
+	{"Redis killed, and restarted from its append-only file", withRedis(3, func(s *scene, r *redisServer, duration time.Duration) {
+		beats(duration, 2, func(int) {
+			r.kill()
+			r.start(s.T)
+			s.mark()
+		})
+	})},
+	{"Redis paused (CLIENT PAUSE, DEBUG SLEEP)", withRedis(3, func(s *scene, r *redisServer, duration time.Duration) {
+		beats(duration, 2, func(n int) {
+			var err error
+			if n == 0 {
+				err = r.client.Do(s.Context(), "CLIENT", "PAUSE", 2000).Err()
+			} else {
+				err = r.client.WithTimeout(10*time.Second).Do(s.Context(), "DEBUG", "SLEEP", 2).Err()
+			}
+			if err != nil {
+				s.Error(err)
+			}
+			s.mark()
+		})
+	})},
+	{"SCRIPT FLUSH, five times", withRedis(3, func(s *scene, r *redisServer, duration time.Duration) {
+		beats(duration, 5, func(int) {
+			if err := r.client.ScriptFlush(s.Context()).Err(); err != nil {
+				s.Error(err)
+			}
+			s.mark()
+		})
+	})},
+	{"Redis's disk full (MISCONF)", diskFull},
+	{"Redis failover by Sentinel, --redis-wait-replicas 1", failover},
+	{"a Redis Cluster with slots migrating", migratingSlots},
+	{"Kafka killed and restarted", kafkaKilled},
+	{"connections to Redis cut in the middle of responses", redisCut},
+	{"connections to Kafka cut in the middle of responses", kafkaCut},
+	{"clocks apart by an hour, partitions moving between them", clocksApart},
+}
+
+// diskFull fills the file system that Redis's append-only file is on.
+func diskFull(t *testing.T) (*scene, func(time.Duration)) {
+	folder := t.TempDir()
+	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=96m"); err != nil {
+		t.Fatalf("mount (this fault needs root): %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(folder, 0) })
+	r := startRedisIn(t, folder, "--auto-aof-rewrite-percentage", "0")
+	s := sharedScene(t, "--redis-addrs", r.addr)
+	s.startWorkers(none(3)...)
+	return s, func(duration time.Duration) {
+		filler := filepath.Join(folder, "filler")
+		beats(duration, 2, func(n int) {
+			if n == 1 {
+				if err := os.Remove(filler); err != nil {
+					t.Error(err)
+				}
+				s.mark()
+				return
+			}
+			if err := os.WriteFile(filler, make([]byte, 96<<20), 0o600); err == nil {
+				t.Error("the disk did not fill")
+			}
+			until(t, "MISCONF", func() bool {
+				err := r.client.Set(context.Background(), "probe", "x", 0).Err()
+				return err != nil && strings.HasPrefix(err.Error(), "MISCONF")
+			})
+		})
+	}
+}
+
+// failover kills the master, waits for Sentinel to make the replica the master, and
+// brings the old one back as a replica.
+func failover(t *testing.T) (*scene, func(time.Duration)) {
+	master := startRedis(t)
+	replica := startRedis(t, "--replicaof", "127.0.0.1 "+portOf(master.addr))
+	sentinels := startSentinels(t, master)
+	s := sharedScene(t, "--redis-addrs", strings.Join(sentinels, ","), "--redis-master", "main", "--redis-wait-replicas", "1", "--redis-wait-timeout", "1s")
+	s.startWorkers(none(3)...)
+	return s, func(duration time.Duration) {
+		beats(duration, 2, func(n int) {
+			if n == 0 {
+				master.kill()
+				until(t, "failover", func() bool {
+					role, err := replica.client.Do(context.Background(), "ROLE").Slice()
+					return err == nil && role[0] == "master"
+				})
+				return
+			}
+			master.start(t)
+			s.mark()
+		})
+	}
+}
+
+// migratingSlots moves slots from the first primary to the second, key by key.
+func migratingSlots(t *testing.T) (*scene, func(time.Duration)) {
+	nodes := startCluster(t)
+	var addrs []string
+	for _, node := range nodes {
+		addrs = append(addrs, node.addr)
+	}
+	s := sharedScene(t, "--redis-addrs", strings.Join(addrs, ","))
+	s.startWorkers(none(3)...)
+	return s, func(duration time.Duration) {
+		beats(duration, 2, func(n int) {
+			moveSlots(s, nodes[0], nodes[1], 400*n, 400*n+400)
+			s.mark()
+		})
+	}
+}
+
+func moveSlots(s *scene, from, to *redisServer, first, end int) {
+	s.Helper()
+	ctx := context.Background()
+	fromID, toID := from.client.ClusterMyID(ctx).Val(), to.client.ClusterMyID(ctx).Val()
+	moved := 0
+	for slot := first; slot < end; slot++ {
+		must := func(err error) {
+			if err != nil {
+				s.Fatalf("slot %d: %v", slot, err)
+			}
+		}
+		must(to.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromID).Err())
+		must(from.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", toID).Err())
+		for {
+			keys, err := from.client.ClusterGetKeysInSlot(ctx, slot, 10).Result()
+			must(err)
+			if len(keys) == 0 {
+				break
+			}
+			moved += len(keys)
+			args := []any{"MIGRATE", "127.0.0.1", portOf(to.addr), "", 0, 5000, "KEYS"}
+			for _, key := range keys {
+				args = append(args, key)
+			}
+			must(from.client.Do(ctx, args...).Err())
+		}
+		for _, node := range []*redisServer{to, from} {
+			must(node.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", toID).Err())
+		}
+	}
+	if moved == 0 {
+		s.Error("no key was moved: " + strconv.Itoa(first))
+	}
+}
+
+func kafkaKilled(t *testing.T) (*scene, func(time.Duration)) {
+	k, r := startKafka(t, ""), startRedis(t)
+	s := newScene(t, servertest.BrokerAt(t, k.addr), "--redis-addrs", r.addr)
+	s.startWorkers(none(3)...)
+	return s, func(duration time.Duration) {
+		beats(duration, 1, func(int) {
+			k.kill(t)
+			k.start(t)
+			s.mark()
+		})
+	}
+}
+
+func redisCut(t *testing.T) (*scene, func(time.Duration)) {
+	r := startRedis(t)
+	p := startProxy(t, "127.0.0.1:0", r.addr)
+	s := sharedScene(t, "--redis-addrs", p.addr())
+	s.startWorkers(none(3)...)
+	return s, func(duration time.Duration) { cut(s, p, duration) }
+}
+
+func kafkaCut(t *testing.T) (*scene, func(time.Duration)) {
+	front := proctest.FreeAddr(t)
+	k, r := startKafka(t, front), startRedis(t)
+	p := startProxy(t, front, k.addr)
+	s := newScene(t, servertest.BrokerAt(t, front), "--redis-addrs", r.addr)
+	s.startWorkers(none(3)...)
+	return s, func(duration time.Duration) { cut(s, p, duration) }
+}
+
+// cut has a proxy cut connections for the middle of a load.
+func cut(s *scene, p *proxy, duration time.Duration) {
+	s.Helper()
+	beats(duration, 2, func(n int) {
+		p.setCutting(n == 0)
+		if n == 1 {
+			s.mark()
+		}
+	})
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if p.cuts == 0 {
+		s.Error("no connection was cut")
+	}
+	s.Logf("%d connections were cut", p.cuts)
+}
+
+// clocksApart lets partitions move between two workers whose clocks differ.
+func clocksApart(t *testing.T) (*scene, func(time.Duration)) {
+	r := startRedis(t)
+	s := sharedScene(t, "--redis-addrs", r.addr)
+	s.startWorkers([]string{"--clock-offset", "1h"}, nil)
+	return s, func(duration time.Duration) {
+		beats(duration, 4, func(n int) {
+			s.restart(n % 2)
+			s.mark()
+		})
+	}
+}
