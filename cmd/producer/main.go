@@ -21,6 +21,8 @@ type cli struct {
 	Balances balancesCommand `cmd:"" help:"Show a customer's balances, plans and entities (customer.get)."`
 	Load     loadCommand     `cmd:"" help:"Send checks at a steady rate and measure how long their results take."`
 	Tail     tailCommand     `cmd:"" help:"Follow a topic."`
+
+	ReplayDeadLetters replayCommand `cmd:"" help:"Send dead letters back to where they came from, byte for byte, once what kept them from being read is mended."`
 }
 
 // The exit codes, beside settings.ExitUsage.

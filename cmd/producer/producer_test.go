@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
+
 	"tollgate/internal/proctest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/wire"
@@ -119,6 +121,31 @@ func TestLinesAreSentAndBadOnesNamed(t *testing.T) {
 	if out := s.run(1, "send", file, "--strict"); !strings.Contains(out.Stderr, "ended at line 2 (--strict); 1 requests were sent") {
 		t.Errorf("got %s", out.Stderr)
 	}
+}
+
+func TestDeadLettersAreSentBackOnce(t *testing.T) {
+	d := proctest.NewDeployment(t)
+	d.StartReady(t)
+	s := &shell{t, append([]string{"--kafka-brokers", servertest.KafkaAddr(t), "--group", servertest.Unique("replay")}, d.TopicFlags...)}
+	dead := servertest.NewDrain(t, d.Broker, d.Topics.DeadLetters)
+	bad := []kafka.Message{
+		{Topic: d.Topics.Checks, Partition: 1, Key: []byte("k"), Value: []byte("{not json"), Headers: []kafka.Header{{Key: "dlq-topic", Value: []byte("forged")}}},
+		{Topic: d.Topics.Commands, Partition: -1, Key: []byte{0xff}, Value: []byte{0, 1}},
+		wire.DeadLetter(d.Topics.DeadLetters, &kafka.Message{Topic: "elsewhere", Key: []byte("k"), Value: []byte("x")}, "why", 1),
+	}
+	if err := d.Client.Send(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	d.AwaitRecords(t, dead, 3)
+	s.mustSay(s.run(0, "replay-dead-letters", "--dry-run"), "2 dead letters sent back, 1 left alone (not yet: --dry-run)", "elsewhere, which is no topic of requests")
+	s.mustSay(s.run(0, "replay-dead-letters"), "2 dead letters sent back, 1 left alone", "no JSON object")
+	again := d.AwaitRecords(t, dead, 2) // as unreadable as before
+	for _, record := range again {
+		if string(record.Value) == "{not json" && (string(record.Key) != "k" || string(record.Headers[0].Value) != "forged") {
+			t.Errorf("it came back as %+v", record)
+		}
+	}
+	s.mustSay(s.run(0, "replay-dead-letters", "-o", "json"), `"left":0`)
 }
 
 func TestALoadIsMeasured(t *testing.T) {

@@ -177,7 +177,7 @@ func TestSpringsReplyHeadersAreHonoured(t *testing.T) {
 	if err := d.Client.Send(t.Context(), []kafka.Message{request.Record()}); err != nil {
 		t.Fatal(err)
 	}
-	record := next(t, drain)
+	record := d.AwaitRecords(t, drain, 1)[0]
 	if record.Partition != partition {
 		t.Errorf("the reply is in partition %d", record.Partition)
 	}
@@ -190,23 +190,6 @@ func TestSpringsReplyHeadersAreHonoured(t *testing.T) {
 	if err := json.Unmarshal(record.Value, &result); err != nil || !strings.HasPrefix(result.RequestID, d.Topics.Checks+"/") {
 		t.Errorf("%v: %s", err, record.Value)
 	}
-}
-
-// next waits for the next record of a topic.
-func next(t *testing.T, drain *servertest.Drain) kafka.Message {
-	t.Helper()
-	deadline := time.Now().Add(proctest.AnswerTimeout)
-	for time.Now().Before(deadline) {
-		records, err := drain.Next(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(records) > 0 {
-			return records[0]
-		}
-	}
-	t.Fatal("no record came")
-	return kafka.Message{}
 }
 
 func TestAReplyTopicThatIsNotAllowedGetsNothing(t *testing.T) {

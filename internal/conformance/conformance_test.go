@@ -123,7 +123,7 @@ func (r *run) send(number int, s step) []any {
 	}
 	var records []kafka.Message
 	for i := range max(1, s.Repeat) {
-		record := kafka.Message{Headers: []kafka.Header{{Key: wire.HeaderRequestID, Value: []byte(r.rig.requestID())}}}
+		var record kafka.Message
 		for name, text := range s.Headers {
 			record.Headers = append(record.Headers, kafka.Header{Key: name, Value: []byte(numbered(text, i+1).(string))})
 		}
@@ -154,17 +154,31 @@ func (r *run) send(number int, s step) []any {
 	return r.resultsOf(number, r.previous)
 }
 
+// requestID is what the result of a record bears.
+func requestID(record kafka.Message) string {
+	if id := headerOf(record, wire.HeaderRequestID); id != "" {
+		return id
+	}
+	return place(record.Topic, record.Partition, record.Offset)
+}
+
 // resultsOf returns exactly one result for each record.
 func (r *run) resultsOf(number int, records []kafka.Message) []any {
 	r.Helper()
 	all := r.rig.resultsOf(r.T)
 	var results []any
 	for _, record := range records {
-		mine := all[headerOf(record, wire.HeaderRequestID)]
-		if id := headerOf(record, wire.HeaderRequestID); len(mine) != 1 {
-			r.Fatalf("step %d: want one result of %s, got %d", number, id, len(mine))
+		id := requestID(record)
+		if len(all[id]) == 0 {
+			r.Fatalf("step %d: no result of %s", number, id)
 		}
-		results = append(results, mine[0])
+		results = append(results, all[id][0])
+		all[id] = all[id][1:]
+	}
+	for id, more := range all {
+		if len(more) > 0 {
+			r.Fatalf("step %d: a result too many of %s: %s", number, id, show(more))
+		}
 	}
 	return results
 }

@@ -37,10 +37,9 @@ type rig struct {
 
 	results, usage, dead *servertest.Drain
 
-	mutex    sync.Mutex
-	settled  map[string]bool // <topic>/<partition>/<offset>
-	changed  chan struct{}
-	requests int
+	mutex   sync.Mutex
+	settled map[string]bool // <topic>/<partition>/<offset>
+	changed chan struct{}
 }
 
 // Decide makes the rig a stream.Decider.
@@ -193,12 +192,6 @@ func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// requestID names a request, so that its result can be told from others.
-func (r *rig) requestID() string {
-	r.requests++
-	return fmt.Sprintf("request-%d", r.requests)
 }
 
 // resultsOf reads the results that have come, by request id.

@@ -127,3 +127,18 @@ func (d *Deployment) Command(t testing.TB, customer, body string, args ...any) (
 	}
 	return result
 }
+
+// AwaitRecords reads a topic on until so many records have come.
+func (d *Deployment) AwaitRecords(t testing.TB, drain *servertest.Drain, n int) (records []kafka.Message) {
+	t.Helper()
+	for deadline := time.Now().Add(AnswerTimeout); len(records) < n; {
+		more, err := drain.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if records = append(records, more...); time.Now().After(deadline) {
+			t.Fatalf("%d of %d records came", len(records), n)
+		}
+	}
+	return records
+}

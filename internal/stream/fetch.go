@@ -148,33 +148,3 @@ func (r *batchReader) readRecords(batch kafka.RecordReader, into *Fetched, skip 
 		}
 	}
 }
-
-// FirstOffset is the oldest offset that a partition still has.
-func FirstOffset(ctx context.Context, client *kafka.Client, topic string, partition int) (int64, error) {
-	offsets, err := offsetsOf(ctx, client, topic, partition, kafka.FirstOffsetOf(partition))
-	return offsets.FirstOffset, err
-}
-
-// LastOffset is the offset that a partition's next record will have.
-func LastOffset(ctx context.Context, client *kafka.Client, topic string, partition int) (int64, error) {
-	offsets, err := offsetsOf(ctx, client, topic, partition, kafka.LastOffsetOf(partition))
-	return offsets.LastOffset, err
-}
-
-func offsetsOf(ctx context.Context, client *kafka.Client, topic string, partition int, which kafka.OffsetRequest) (kafka.PartitionOffsets, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
-	defer cancel()
-	response, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: {which}}})
-	if err == nil {
-		err = kafka.UnknownTopicOrPartition
-		for _, p := range response.Topics[topic] {
-			if p.Partition == partition {
-				if p.Error == nil {
-					return p, nil
-				}
-				err = p.Error
-			}
-		}
-	}
-	return kafka.PartitionOffsets{}, fmt.Errorf("offsets of %s/%d: %w", topic, partition, err)
-}

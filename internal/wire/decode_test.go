@@ -146,6 +146,19 @@ func TestADeadLetterIsTheRecordByteForByte(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("missing: %v", want)
 	}
+	again := DeadLetter("dead", &dead, "twice", 8)
+	revived, reason, err := Revived(&again)
+	if err != nil || reason != "twice" || revived.Topic != "dead" || !reflect.DeepEqual(revived.Headers, dead.Headers) {
+		t.Errorf("got %+v, %s, %v", revived, reason, err)
+	}
+	revived, reason, err = Revived(&dead)
+	if err != nil || reason != "why" || revived.Topic != "checks" || revived.Partition != 3 || !reflect.DeepEqual(revived.Headers, record.Headers) ||
+		string(revived.Key) != string(record.Key) || string(revived.Value) != string(record.Value) {
+		t.Errorf("got %+v, %s, %v", revived, reason, err)
+	}
+	if _, _, err := Revived(&record); err == nil {
+		t.Error("a record that is no dead letter was revived")
+	}
 }
 
 // FuzzDecode: whatever comes, a request is decoded, refused or a dead letter, and what

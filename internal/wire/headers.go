@@ -115,25 +115,3 @@ func (h *Headers) resultHeaders() []kafka.Header {
 func (h *Headers) eventHeaders() []kafka.Header {
 	return append([]kafka.Header{{Key: HeaderContentType, Value: []byte(contentTypeCloudEvent)}}, h.trace...)
 }
-
-// Headers of a dead letter, beside the record's own.
-const (
-	HeaderDeadReason    = "dlq-reason"
-	HeaderDeadTopic     = "dlq-topic"
-	HeaderDeadPartition = "dlq-partition"
-	HeaderDeadOffset    = "dlq-offset"
-	HeaderDeadTime      = "dlq-time"
-)
-
-// DeadLetter is the record for the dead-letter topic: key, value and headers as
-// they were, and the reason. deadMs is the time of its death.
-func DeadLetter(topic string, record *kafka.Message, reason string, deadMs int64) kafka.Message {
-	headers := append([]kafka.Header(nil), record.Headers...)
-	add := func(key, value string) { headers = append(headers, kafka.Header{Key: key, Value: []byte(value)}) }
-	add(HeaderDeadReason, reason)
-	add(HeaderDeadTopic, record.Topic)
-	add(HeaderDeadPartition, strconv.Itoa(record.Partition))
-	add(HeaderDeadOffset, strconv.FormatInt(record.Offset, 10))
-	add(HeaderDeadTime, strconv.FormatInt(deadMs, 10))
-	return kafka.Message{Topic: topic, Partition: AnyPartition, Key: record.Key, Value: record.Value, Headers: headers}
-}

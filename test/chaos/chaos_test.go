@@ -1,5 +1,8 @@
 //go:build chaos
 
+// Package chaos breaks things under load and counts what became of every request:
+// `make chaos`, or `make chaos-short` as CI does. Its tests need a real Kafka
+// (deploy/kafka) and redis-server, and start their own.
 package chaos
 
 import (
