@@ -24,8 +24,8 @@ build: ## Build both programs into bin/, static
 check: ## Format, vet, staticcheck, tidiness, the compose file
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go mod tidy -diff
-	go vet ./... && go vet -tags chaos ./test/...
-	go run $(STATICCHECK) -tags chaos ./...
+	go vet ./... && go vet -tags chaos,real ./test/...
+	go run $(STATICCHECK) -tags chaos,real ./...
 	go run $(COMPOSE) docker-compose.yml > /dev/null
 
 .PHONY: test
@@ -44,6 +44,10 @@ chaos: ## Break things under load and count what became of every request (needs 
 .PHONY: chaos-short
 chaos-short: ## The same, ten seconds a fault
 	go test -count=1 -tags chaos -short -v -timeout 30m ./test/chaos | grep -vE '^\s+time='
+
+.PHONY: access
+access: ## TLS, SASL and ACLs on a real Kafka and a real Redis
+	go test -count=1 -tags real -v -timeout 10m ./test/access | grep -vE '^\s+time='
 
 .PHONY: servers
 servers: ## Start a real Kafka and a real Redis on loopback

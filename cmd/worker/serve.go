@@ -161,7 +161,7 @@ func (w *worker) prepare(ctx context.Context) error {
 		return err
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("topics are missing: %s; create them with 'worker topics create'", strings.Join(missing, ", "))
+		return fmt.Errorf("topics are missing, or this user may not see them: %s; 'worker topics create' makes them, docs/security.md lists what a worker must be allowed", strings.Join(missing, ", "))
 	}
 	warnings, err := eventually(ctx, w, "redis", w.store.Warnings)
 	if err != nil {

@@ -7,7 +7,8 @@
 #
 # State lies in $TOLLGATE_KAFKA_DIR (.cache/kafka in the project) and is kept over restarts;
 # TOLLGATE_KAFKA_FRESH=1 begins anew. TOLLGATE_KAFKA_ADVERTISED=HOST:PORT is where clients are
-# sent, if that is not where it listens (a proxy).
+# sent, if that is not where it listens (a proxy). TOLLGATE_KAFKA_PROPERTIES names a file of
+# further properties, TOLLGATE_KAFKA_FORMAT has further arguments of the format tool.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -46,9 +47,10 @@ start() {
     echo "advertised.listeners=PLAINTEXT://${TOLLGATE_KAFKA_ADVERTISED:-127.0.0.1:$port}"
     echo "controller.quorum.voters=1@127.0.0.1:$controller_port"
     echo "log.dirs=$data/logs"
+    [ -z "${TOLLGATE_KAFKA_PROPERTIES:-}" ] || cat "$TOLLGATE_KAFKA_PROPERTIES"
   } > "$data/server.properties"
   if [ ! -f "$data/logs/meta.properties" ]; then
-    (java_kafka kafka.tools.StorageTool format -t tollgatetollgatetollg -c "$data/server.properties") > "$data/format.log" 2>&1 ||
+    (java_kafka kafka.tools.StorageTool format -t tollgatetollgatetollg -c "$data/server.properties" ${TOLLGATE_KAFKA_FORMAT:-}) > "$data/format.log" 2>&1 ||
       { cat "$data/format.log" >&2; exit 1; }
   fi
   java_kafka kafka.Kafka "$data/server.properties" > "$data/kafka.log" 2>&1 < /dev/null &
@@ -85,5 +87,5 @@ case $command in
   start) start ;;
   stop) stop ;;
   jars) fetch_jars ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -31,6 +31,7 @@ var allowed = map[string][]string{
 	"internal/settings": {"internal/engine", "internal/store", "internal/stream"},
 	// For tests.
 	"internal/servertest": {"internal/embedded", "internal/stream"},
+	"internal/realtest":   {"internal/proctest"},
 	"internal/proctest": {
 		"deploy", "internal/client", "internal/engine", "internal/servertest", "internal/settings", "internal/stream", "internal/wire",
 	},

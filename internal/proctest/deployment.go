@@ -22,6 +22,7 @@ import (
 
 // Deployment is what workers of a test share: topics, a key space, a catalogue.
 type Deployment struct {
+	Group      string // of the workers; their keys in Redis begin with it and a colon
 	Topics     engine.Topics
 	TopicFlags []string // name the topics, to worker and producer
 	Catalog    string   // the file
@@ -45,6 +46,7 @@ func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *
 	t.Helper()
 	name := servertest.Unique("worker")
 	d := &Deployment{
+		Group: name,
 		Topics: engine.Topics{
 			Checks: name + ".checks", CheckResults: name + ".check-results", UsageEvents: name + ".usage-events",
 			Commands: name + ".commands", CommandResults: name + ".command-results", DeadLetters: name + ".dead-letters",

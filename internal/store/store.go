@@ -187,8 +187,9 @@ func isScriptFailure(err error) bool {
 	return !passing.MatchString(err.Error())
 }
 
-// passing are the states of a Redis that will take the same script later.
-var passing = regexp.MustCompile(`\b(MISCONF|OOM|READONLY|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH)\b`)
+// passing are the states of a Redis, and of its settings, that can be mended: then it
+// will take the same script.
+var passing = regexp.MustCompile(`\b(MISCONF|OOM|READONLY|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH)\b|The user executing the script can't`)
 
 func readReply(value any) (Reply, error) {
 	switch v := value.(type) {

@@ -236,16 +236,17 @@ func TestACatalogueThatChangesAMeaningIsRefused(t *testing.T) {
 
 func TestAFailureOfRedisIsNotOneOfTheScript(t *testing.T) {
 	for text, failure := range map[string]bool{
-		"ERR user_script:12: attempt to index a nil value script: 4f, on @user_script:12.":                    true,
-		"ERR Error running script (call to f_4f): @user_script:12: user_script:12: bad data":                  true,
-		"ERR Error running script (call to f_4f): @user_script:26: -MISCONF Redis is configured to save RDB":  false,
-		"ERR Error running script (call to f_4f): @user_script:26: -OOM command not allowed when used memory": false,
-		"MISCONF Errors writing to the AOF file: No space left on device":                                     false,
-		"READONLY You can't write against a read only replica. script: 4f, on @user_script:3.":                false,
-		"ERR Error running script (call to f_4f): @user_script:3: @user_script: 3: -READONLY You can't write": false,
-		"NOSCRIPT No matching script. Please use EVAL.":                                                       false,
-		"TRYAGAIN Multiple keys request during rehashing of slot":                                             false,
-		"ERR max number of clients reached":                                                                   false,
+		"ERR user_script:12: attempt to index a nil value script: 4f, on @user_script:12.":                      true,
+		"ERR Error running script (call to f_4f): @user_script:12: user_script:12: bad data":                    true,
+		"ERR Error running script (call to f_4f): @user_script:26: -MISCONF Redis is configured to save RDB":    false,
+		"ERR Error running script (call to f_4f): @user_script:26: -OOM command not allowed when used memory":   false,
+		"MISCONF Errors writing to the AOF file: No space left on device":                                       false,
+		"READONLY You can't write against a read only replica. script: 4f, on @user_script:3.":                  false,
+		"ERR Error running script (call to f_4f): @user_script:3: @user_script: 3: -READONLY You can't write":   false,
+		"NOSCRIPT No matching script. Please use EVAL.":                                                         false,
+		"ERR The user executing the script can't run this command or subcommand script: 4f, on @user_script:1.": false,
+		"TRYAGAIN Multiple keys request during rehashing of slot":                                               false,
+		"ERR max number of clients reached":                                                                     false,
 	} {
 		if got := isScriptFailure(errors.New(text)); got != failure {
 			t.Errorf("%s: got %t", text, got)

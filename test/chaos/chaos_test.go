@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"tollgate/internal/proctest"
+	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/stream"
 )
 
 // shared is the Kafka of every fault that does not harm it.
-var shared struct{ kafka *kafkaServer }
+var shared struct{ kafka *realtest.Kafka }
 
 var report []string
 
@@ -39,7 +40,7 @@ type fault struct {
 }
 
 func TestFaults(t *testing.T) {
-	shared.kafka = startKafka(t, "")
+	shared.kafka = realtest.StartKafka(t, realtest.KafkaOptions{})
 	duration := 24 * time.Second
 	if testing.Short() {
 		duration = 10 * time.Second
@@ -65,7 +66,7 @@ func newScene(t *testing.T, broker stream.Broker, redisFlags ...string) *scene {
 // sharedScene is a scene on the shared Kafka and a Redis.
 func sharedScene(t *testing.T, redisFlags ...string) *scene {
 	t.Helper()
-	return newScene(t, servertest.BrokerAt(t, shared.kafka.addr), redisFlags...)
+	return newScene(t, servertest.BrokerAt(t, shared.kafka.Addr), redisFlags...)
 }
 
 func run(t *testing.T, f fault, duration time.Duration) {

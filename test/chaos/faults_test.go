@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tollgate/internal/proctest"
+	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
 )
 
@@ -28,26 +29,26 @@ func beats(duration time.Duration, parts int, beat func(n int)) {
 }
 
 // withRedis plays a fault with some workers on a Redis of its own.
-func withRedis(workers int, breaks func(s *scene, r *redisServer, duration time.Duration)) func(*testing.T) (*scene, func(time.Duration)) {
+func withRedis(workers int, breaks func(s *scene, r *realtest.Redis, duration time.Duration)) func(*testing.T) (*scene, func(time.Duration)) {
 	return func(t *testing.T) (*scene, func(time.Duration)) {
-		r := startRedis(t)
-		s := sharedScene(t, "--redis-addrs", r.addr)
+		r := realtest.StartRedis(t)
+		s := sharedScene(t, "--redis-addrs", r.Addr)
 		s.startWorkers(none(workers)...)
 		return s, func(duration time.Duration) { breaks(s, r, duration) }
 	}
 }
 
 var faults = []fault{
-	{"nothing", withRedis(3, func(s *scene, _ *redisServer, duration time.Duration) {
+	{"nothing", withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		beats(duration, 1, func(int) { s.mark() })
 	})},
-	{"one of three workers killed, again and again", withRedis(3, func(s *scene, _ *redisServer, duration time.Duration) {
+	{"one of three workers killed, again and again", withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		beats(duration, 4, func(n int) {
 			s.restart(n % 3)
 			s.mark()
 		})
 	})},
-	{"a worker frozen for longer than its session, then thawed", withRedis(3, func(s *scene, _ *redisServer, duration time.Duration) {
+	{"a worker frozen for longer than its session, then thawed", withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		beats(duration, 3, func(n int) {
 			if n == 0 {
 				s.workers[0].Signal(s.T, syscall.SIGSTOP)
@@ -57,7 +58,7 @@ var faults = []fault{
 			}
 		})
 	})},
-	{"workers joining and leaving", withRedis(2, func(s *scene, _ *redisServer, duration time.Duration) {
+	{"workers joining and leaving", withRedis(2, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		var guests []*proctest.Process
 		beats(duration, 4, func(n int) {
 			if n%2 == 0 {
@@ -69,20 +70,20 @@ var faults = []fault{
 			s.mark()
 		})
 	})},
-	{"Redis killed, and restarted from its append-only file", withRedis(3, func(s *scene, r *redisServer, duration time.Duration) {
+	{"Redis killed, and restarted from its append-only file", withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
 		beats(duration, 2, func(int) {
-			r.kill()
-			r.start(s.T)
+			r.Kill()
+			r.Start(s.T)
 			s.mark()
 		})
 	})},
-	{"Redis paused (CLIENT PAUSE, DEBUG SLEEP)", withRedis(3, func(s *scene, r *redisServer, duration time.Duration) {
+	{"Redis paused (CLIENT PAUSE, DEBUG SLEEP)", withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
 		beats(duration, 2, func(n int) {
 			var err error
 			if n == 0 {
-				err = r.client.Do(s.Context(), "CLIENT", "PAUSE", 2000).Err()
+				err = r.Client.Do(s.Context(), "CLIENT", "PAUSE", 2000).Err()
 			} else {
-				err = r.client.WithTimeout(10*time.Second).Do(s.Context(), "DEBUG", "SLEEP", 2).Err()
+				err = r.Client.WithTimeout(10*time.Second).Do(s.Context(), "DEBUG", "SLEEP", 2).Err()
 			}
 			if err != nil {
 				s.Error(err)
@@ -90,9 +91,9 @@ var faults = []fault{
 			s.mark()
 		})
 	})},
-	{"SCRIPT FLUSH, five times", withRedis(3, func(s *scene, r *redisServer, duration time.Duration) {
+	{"SCRIPT FLUSH, five times", withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
 		beats(duration, 5, func(int) {
-			if err := r.client.ScriptFlush(s.Context()).Err(); err != nil {
+			if err := r.Client.ScriptFlush(s.Context()).Err(); err != nil {
 				s.Error(err)
 			}
 			s.mark()
@@ -114,8 +115,8 @@ func diskFull(t *testing.T) (*scene, func(time.Duration)) {
 		t.Fatalf("mount (this fault needs root): %v", err)
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(folder, 0) })
-	r := startRedisIn(t, folder, "--auto-aof-rewrite-percentage", "0")
-	s := sharedScene(t, "--redis-addrs", r.addr)
+	r := realtest.StartRedisIn(t, folder, "--auto-aof-rewrite-percentage", "0")
+	s := sharedScene(t, "--redis-addrs", r.Addr)
 	s.startWorkers(none(3)...)
 	return s, func(duration time.Duration) {
 		filler := filepath.Join(folder, "filler")
@@ -130,8 +131,8 @@ func diskFull(t *testing.T) (*scene, func(time.Duration)) {
 			if err := os.WriteFile(filler, make([]byte, 96<<20), 0o600); err == nil {
 				t.Error("the disk did not fill")
 			}
-			until(t, "MISCONF", func() bool {
-				err := r.client.Set(context.Background(), "probe", "x", 0).Err()
+			realtest.Until(t, "MISCONF", func() bool {
+				err := r.Client.Set(context.Background(), "probe", "x", 0).Err()
 				return err != nil && strings.HasPrefix(err.Error(), "MISCONF")
 			})
 		})
@@ -141,22 +142,22 @@ func diskFull(t *testing.T) (*scene, func(time.Duration)) {
 // failover kills the master, waits for Sentinel to make the replica the master, and
 // brings the old one back as a replica.
 func failover(t *testing.T) (*scene, func(time.Duration)) {
-	master := startRedis(t)
-	replica := startRedis(t, "--replicaof", "127.0.0.1 "+portOf(master.addr))
-	sentinels := startSentinels(t, master)
+	master := realtest.StartRedis(t)
+	replica := realtest.StartRedis(t, "--replicaof", "127.0.0.1 "+realtest.Port(master.Addr))
+	sentinels := realtest.StartSentinels(t, master)
 	s := sharedScene(t, "--redis-addrs", strings.Join(sentinels, ","), "--redis-master", "main", "--redis-wait-replicas", "1", "--redis-wait-timeout", "1s")
 	s.startWorkers(none(3)...)
 	return s, func(duration time.Duration) {
 		beats(duration, 2, func(n int) {
 			if n == 0 {
-				master.kill()
-				until(t, "failover", func() bool {
-					role, err := replica.client.Do(context.Background(), "ROLE").Slice()
+				master.Kill()
+				realtest.Until(t, "failover", func() bool {
+					role, err := replica.Client.Do(context.Background(), "ROLE").Slice()
 					return err == nil && role[0] == "master"
 				})
 				return
 			}
-			master.start(t)
+			master.Start(t)
 			s.mark()
 		})
 	}
@@ -164,10 +165,10 @@ func failover(t *testing.T) (*scene, func(time.Duration)) {
 
 // migratingSlots moves slots from the first primary to the second, key by key.
 func migratingSlots(t *testing.T) (*scene, func(time.Duration)) {
-	nodes := startCluster(t)
+	nodes := realtest.StartCluster(t)
 	var addrs []string
 	for _, node := range nodes {
-		addrs = append(addrs, node.addr)
+		addrs = append(addrs, node.Addr)
 	}
 	s := sharedScene(t, "--redis-addrs", strings.Join(addrs, ","))
 	s.startWorkers(none(3)...)
@@ -179,10 +180,10 @@ func migratingSlots(t *testing.T) (*scene, func(time.Duration)) {
 	}
 }
 
-func moveSlots(s *scene, from, to *redisServer, first, end int) {
+func moveSlots(s *scene, from, to *realtest.Redis, first, end int) {
 	s.Helper()
 	ctx := context.Background()
-	fromID, toID := from.client.ClusterMyID(ctx).Val(), to.client.ClusterMyID(ctx).Val()
+	fromID, toID := from.Client.ClusterMyID(ctx).Val(), to.Client.ClusterMyID(ctx).Val()
 	moved := 0
 	for slot := first; slot < end; slot++ {
 		must := func(err error) {
@@ -190,23 +191,23 @@ func moveSlots(s *scene, from, to *redisServer, first, end int) {
 				s.Fatalf("slot %d: %v", slot, err)
 			}
 		}
-		must(to.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromID).Err())
-		must(from.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", toID).Err())
+		must(to.Client.Do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", fromID).Err())
+		must(from.Client.Do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", toID).Err())
 		for {
-			keys, err := from.client.ClusterGetKeysInSlot(ctx, slot, 10).Result()
+			keys, err := from.Client.ClusterGetKeysInSlot(ctx, slot, 10).Result()
 			must(err)
 			if len(keys) == 0 {
 				break
 			}
 			moved += len(keys)
-			args := []any{"MIGRATE", "127.0.0.1", portOf(to.addr), "", 0, 5000, "KEYS"}
+			args := []any{"MIGRATE", "127.0.0.1", realtest.Port(to.Addr), "", 0, 5000, "KEYS"}
 			for _, key := range keys {
 				args = append(args, key)
 			}
-			must(from.client.Do(ctx, args...).Err())
+			must(from.Client.Do(ctx, args...).Err())
 		}
-		for _, node := range []*redisServer{to, from} {
-			must(node.client.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", toID).Err())
+		for _, node := range []*realtest.Redis{to, from} {
+			must(node.Client.Do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", toID).Err())
 		}
 	}
 	if moved == 0 {
@@ -215,21 +216,21 @@ func moveSlots(s *scene, from, to *redisServer, first, end int) {
 }
 
 func kafkaKilled(t *testing.T) (*scene, func(time.Duration)) {
-	k, r := startKafka(t, ""), startRedis(t)
-	s := newScene(t, servertest.BrokerAt(t, k.addr), "--redis-addrs", r.addr)
+	k, r := realtest.StartKafka(t, realtest.KafkaOptions{}), realtest.StartRedis(t)
+	s := newScene(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr)
 	s.startWorkers(none(3)...)
 	return s, func(duration time.Duration) {
 		beats(duration, 1, func(int) {
-			k.kill(t)
-			k.start(t)
+			k.Kill(t)
+			k.Start(t)
 			s.mark()
 		})
 	}
 }
 
 func redisCut(t *testing.T) (*scene, func(time.Duration)) {
-	r := startRedis(t)
-	p := startProxy(t, "127.0.0.1:0", r.addr)
+	r := realtest.StartRedis(t)
+	p := startProxy(t, "127.0.0.1:0", r.Addr)
 	s := sharedScene(t, "--redis-addrs", p.addr())
 	s.startWorkers(none(3)...)
 	return s, func(duration time.Duration) { cut(s, p, duration) }
@@ -237,9 +238,9 @@ func redisCut(t *testing.T) (*scene, func(time.Duration)) {
 
 func kafkaCut(t *testing.T) (*scene, func(time.Duration)) {
 	front := proctest.FreeAddr(t)
-	k, r := startKafka(t, front), startRedis(t)
-	p := startProxy(t, front, k.addr)
-	s := newScene(t, servertest.BrokerAt(t, front), "--redis-addrs", r.addr)
+	k, r := realtest.StartKafka(t, realtest.KafkaOptions{Advertised: front}), realtest.StartRedis(t)
+	p := startProxy(t, front, k.Addr)
+	s := newScene(t, servertest.BrokerAt(t, front), "--redis-addrs", r.Addr)
 	s.startWorkers(none(3)...)
 	return s, func(duration time.Duration) { cut(s, p, duration) }
 }
@@ -263,8 +264,8 @@ func cut(s *scene, p *proxy, duration time.Duration) {
 
 // clocksApart lets partitions move between two workers whose clocks differ.
 func clocksApart(t *testing.T) (*scene, func(time.Duration)) {
-	r := startRedis(t)
-	s := sharedScene(t, "--redis-addrs", r.addr)
+	r := realtest.StartRedis(t)
+	s := sharedScene(t, "--redis-addrs", r.Addr)
 	s.startWorkers([]string{"--clock-offset", "1h"}, nil)
 	return s, func(duration time.Duration) {
 		beats(duration, 4, func(n int) {

@@ -19,6 +19,7 @@ import (
 	"tollgate/internal/balance"
 	"tollgate/internal/client"
 	"tollgate/internal/proctest"
+	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/wire"
 )
@@ -121,7 +122,7 @@ func (s *scene) provision(duration time.Duration) {
 		s.Fatal(err)
 	}
 	answered := 0
-	until(s.T, "customers", func() bool {
+	realtest.Until(s.T, "customers", func() bool {
 		records, err := results.Next(s.Context())
 		if err != nil {
 			s.Fatal(err)
