@@ -49,6 +49,14 @@ chaos-short: ## The same, ten seconds a fault
 access: ## TLS, SASL and ACLs on a real Kafka and a real Redis
 	go test -count=1 -tags real -v -timeout 10m ./test/access | grep -vE '^\s+time='
 
+.PHONY: memory
+memory: ## Measure what a million customers cost in Redis
+	go test -count=1 -tags real -v -timeout 30m ./test/memory
+
+.PHONY: flood
+flood: ## Work off five million records, and bear a customer that sends most of the traffic
+	go test -count=1 -tags real -v -timeout 60m ./test/flood | grep -vE '^\s+time='
+
 .PHONY: servers
 servers: ## Start a real Kafka and a real Redis on loopback
 	@TOLLGATE_KAFKA_FRESH=1 deploy/kafka/kafka.sh start $(KAFKA_PORT)

@@ -61,7 +61,7 @@ func (k *killed) event(t *testing.T, record kafka.Message) {
 // was deducted must be what the events and the results say.
 func TestAKilledWorkerLosesNothing(t *testing.T) {
 	d := proctest.NewDeployment(t)
-	worker, _ := d.StartReady(t)
+	worker, httpAddr := d.StartReady(t)
 	names := make([]string, killCustomers)
 	for i := range names {
 		names[i] = fmt.Sprintf("customer-%d", i)
@@ -84,7 +84,7 @@ func TestAKilledWorkerLosesNothing(t *testing.T) {
 		}
 		if n <= kills && len(seen.results) > n*killChecks/(kills+1) {
 			worker.Kill()
-			worker, _ = d.Start(t)
+			worker, httpAddr = d.Start(t)
 			n++
 		}
 		if time.Now().After(deadline) {
@@ -94,6 +94,7 @@ func TestAKilledWorkerLosesNothing(t *testing.T) {
 	if err := <-sending; err != nil {
 		t.Fatal(err)
 	}
+	worker.AwaitReady(t, httpAddr) // before that, SIGTERM just ends it
 	if code := worker.Stop(t); code != 0 {
 		t.Errorf("exit code %d at SIGTERM", code)
 	}

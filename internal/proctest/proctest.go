@@ -5,6 +5,7 @@ package proctest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -155,6 +156,20 @@ func Start(t testing.TB, name string, args ...string) *Process {
 func (p *Process) Output() string {
 	text, _ := p.output.read()
 	return text
+}
+
+// ResidentBytes is the memory that the process has (Linux).
+func (p *Process) ResidentBytes(t testing.TB) int64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p.command.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var total, resident int64
+	if _, err := fmt.Sscan(string(text), &total, &resident); err != nil {
+		t.Fatal(err)
+	}
+	return resident * int64(os.Getpagesize())
 }
 
 // Kill ends the process with SIGKILL.

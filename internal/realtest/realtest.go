@@ -26,9 +26,15 @@ const startTimeout = 60 * time.Second
 // Until waits for a condition that nothing announces.
 func Until(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(startTimeout); !done(); time.Sleep(20 * time.Millisecond) {
+	UntilWithin(t, startTimeout, what, done)
+}
+
+// UntilWithin is Until with a patience of its own.
+func UntilWithin(t testing.TB, patience time.Duration, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, startTimeout)
+			t.Fatalf("%s: not within %v", what, patience)
 		}
 	}
 }

@@ -1,0 +1,152 @@
+//go:build real
+
+// Package flood gives workers more than they can take at once: `make flood`.
+package flood
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"tollgate/internal/client"
+	"tollgate/internal/proctest"
+	"tollgate/internal/realtest"
+	"tollgate/internal/servertest"
+	"tollgate/internal/stream"
+)
+
+func TestMain(m *testing.M) {
+	code := servertest.Main(m)
+	proctest.Clean()
+	os.Exit(code)
+}
+
+const (
+	customers = 1000
+	// mostBytes bounds the memory of a worker, whatever waits (docs/reliability.md).
+	mostBytes = 256 << 20
+	patience  = 20 * time.Minute
+)
+
+// scene is a deployment on real servers.
+type scene struct {
+	*testing.T
+	d *proctest.Deployment
+}
+
+func newScene(t *testing.T) *scene {
+	k, r := realtest.StartKafka(t, realtest.KafkaOptions{}), realtest.StartRedis(t)
+	return &scene{t, proctest.NewDeploymentOn(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr)}
+}
+
+func (s *scene) grant(names ...string) {
+	s.Helper()
+	for _, name := range names {
+		s.d.Command(s.T, name, `{"type":"customer.put","customer_id":%q}`, name)
+		s.d.Command(s.T, name, `{"type":"balance.grant","customer_id":%q,"feature_id":"images","amount":100000000,"balance_id":"gift"}`, name)
+	}
+}
+
+func (s *scene) send(n int, name func(i int) string) {
+	s.Helper()
+	const batch = 5000
+	for from := 0; from < n; from += batch {
+		var records []kafka.Message
+		for i := from; i < min(from+batch, n); i++ {
+			customer := name(i)
+			request := client.Request{
+				Topic: s.d.Topics.Checks, CustomerID: customer,
+				Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"images","send_event":true}`, customer),
+			}
+			records = append(records, request.Record())
+		}
+		if err := s.d.Client.Send(s.Context(), records); err != nil {
+			s.Fatal(err)
+		}
+	}
+}
+
+// written is how many records a topic has had.
+func (s *scene) written(topic string) (sum int64) {
+	s.Helper()
+	for partition := range proctest.Partitions {
+		end, err := stream.LastOffset(s.Context(), s.d.Broker.Client, topic, partition)
+		if err != nil {
+			s.Fatal(err)
+		}
+		sum += end
+	}
+	return sum
+}
+
+func TestABacklogIsWorkedOffWithinBoundedMemory(t *testing.T) {
+	backlog := 5_000_000
+	if testing.Short() {
+		backlog = 200_000
+	}
+	s := newScene(t)
+	worker, _ := s.d.StartReady(t)
+	names := make([]string, customers)
+	for i := range names {
+		names[i] = fmt.Sprintf("customer-%d", i)
+	}
+	s.grant(names...)
+	if code := worker.Stop(t); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	s.send(backlog, func(i int) string { return names[i%customers] })
+	began := time.Now()
+	worker, _ = s.d.Start(t)
+	most := int64(0)
+	realtest.UntilWithin(t, patience, "backlog", func() bool {
+		most = max(most, worker.ResidentBytes(t))
+		return s.written(s.d.Topics.CheckResults) >= int64(backlog)
+	})
+	took := time.Since(began)
+	if events := s.written(s.d.Topics.UsageEvents); events < int64(backlog) {
+		t.Errorf("%d usage events", events)
+	}
+	t.Logf("%d records in %.0f s (%.0f per second), %d MiB of memory at the most", backlog, took.Seconds(), float64(backlog)/took.Seconds(), most>>20)
+	if most > mostBytes {
+		t.Errorf("the worker took %d MiB", most>>20)
+	}
+}
+
+func TestACustomerThatSendsMostOfTheTrafficDoesNotStopOthers(t *testing.T) {
+	s := newScene(t)
+	s.d.StartReady(t)
+	partitionOf := func(name string) int {
+		return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(name)}, 0, 1, 2, 3)
+	}
+	quiet := "quiet"
+	for n := 0; partitionOf(quiet) == partitionOf("loud"); n++ {
+		quiet = fmt.Sprintf("quiet-%d", n)
+	}
+	s.grant("loud", quiet)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.send(300_000, func(int) string { return "loud" })
+	}()
+	var slowest time.Duration
+	asked := 0
+	for flooding := true; flooding; asked++ {
+		began := time.Now()
+		if r := s.d.Check(t, quiet, fmt.Sprintf(`{"customer_id":%q,"feature_id":"images","send_event":true}`, quiet)); !r.Allowed {
+			t.Fatalf("got %+v", r)
+		}
+		slowest = max(slowest, time.Since(began))
+		select {
+		case <-done:
+			flooding = false
+		default:
+		}
+	}
+	t.Logf("%d checks of the quiet customer while the loud one flooded, the slowest answered in %v", asked, slowest.Round(time.Millisecond))
+	if slowest > 5*time.Second {
+		t.Errorf("the quiet customer waited for %v", slowest)
+	}
+}
