@@ -65,7 +65,7 @@ type KafkaOptions struct {
 // StartKafka starts a Kafka.
 func StartKafka(t testing.TB, options KafkaOptions) *Kafka {
 	t.Helper()
-	k := &Kafka{Addr: proctest.FreeAddr(t), env: os.Environ()}
+	k := &Kafka{Addr: freeKafkaAddr(t), env: os.Environ()}
 	k.env = append(k.env, "TOLLGATE_KAFKA_ADVERTISED="+options.Advertised, "TOLLGATE_KAFKA_FORMAT="+options.Format)
 	if options.Properties != nil {
 		file := filepath.Join(t.TempDir(), "properties")
@@ -84,6 +84,18 @@ func StartKafka(t testing.TB, options KafkaOptions) *Kafka {
 
 func (k *Kafka) folder() string { return filepath.Join("../../.cache/kafka", Port(k.Addr)) }
 
+// freeKafkaAddr is an address where nobody listens, nor where the controller would.
+func freeKafkaAddr(t testing.TB) string {
+	t.Helper()
+	for {
+		addr := proctest.FreeAddr(t)
+		if listener, err := net.Listen("tcp", ControllerAddr(addr)); err == nil {
+			_ = listener.Close()
+			return addr
+		}
+	}
+}
+
 // ControllerAddr is where kafka.sh has the controller of a Kafka listen.
 func ControllerAddr(addr string) string {
 	port, _ := strconv.Atoi(Port(addr))
@@ -95,8 +107,10 @@ func (k *Kafka) Start(t testing.TB) {
 	t.Helper()
 	command := exec.Command(kafkaScript, "start", Port(k.Addr))
 	command.Env = k.env
-	if output, err := command.Output(); err != nil {
-		t.Fatalf("start Kafka: %v\n%s", err, output)
+	var stderr strings.Builder
+	command.Stderr = &stderr // not stdout, which Kafka would keep open
+	if err := command.Run(); err != nil {
+		t.Fatalf("start Kafka: %v\n%s", err, stderr.String())
 	}
 }
 
