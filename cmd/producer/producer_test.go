@@ -17,9 +17,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := servertest.Main(m)
-	proctest.Clean()
-	os.Exit(code)
+	os.Exit(proctest.Main(m))
 }
 
 // shell runs the producer against the worker of a test.

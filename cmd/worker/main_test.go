@@ -5,11 +5,8 @@ import (
 	"testing"
 
 	"tollgate/internal/proctest"
-	"tollgate/internal/servertest"
 )
 
 func TestMain(m *testing.M) {
-	code := servertest.Main(m)
-	proctest.Clean()
-	os.Exit(code)
+	os.Exit(proctest.Main(m))
 }

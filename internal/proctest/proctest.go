@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"tollgate/internal/servertest"
 	"tollgate/internal/settings"
 )
 
@@ -48,8 +49,12 @@ func Build(t testing.TB, name string) string {
 	return path
 }
 
-// Clean removes what was built. It is for TestMain.
-func Clean() { _ = os.RemoveAll(built.folder) }
+// Main is servertest.Main for tests that run programs: it removes what was built, too.
+func Main(m *testing.M) int {
+	code := servertest.Main(m)
+	_ = os.RemoveAll(built.folder)
+	return code
+}
 
 // environment is this process's, without settings of the programs.
 func environment(extra ...string) []string {

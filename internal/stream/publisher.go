@@ -37,9 +37,8 @@ type Publisher struct {
 }
 
 type partitionList struct {
-	ids     []int
-	readAt  time.Time
-	invalid bool
+	ids    []int
+	readAt time.Time
 }
 
 // NewPublisher makes a publisher.
@@ -95,7 +94,7 @@ func (p *Publisher) partitionsOf(ctx context.Context, topic string) ([]int, erro
 	p.mutex.Lock()
 	known, ok := p.partitions[topic]
 	p.mutex.Unlock()
-	if ok && !known.invalid && time.Since(known.readAt) < partitionsTTL {
+	if ok && time.Since(known.readAt) < partitionsTTL {
 		return known.ids, nil
 	}
 	for try := 0; ; try++ {

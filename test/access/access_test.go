@@ -20,9 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	code := servertest.Main(m)
-	proctest.Clean()
-	os.Exit(code)
+	os.Exit(proctest.Main(m))
 }
 
 const (

@@ -25,8 +25,7 @@ var shared struct{ kafka *realtest.Kafka }
 var report []string
 
 func TestMain(m *testing.M) {
-	code := servertest.Main(m)
-	proctest.Clean()
+	code := proctest.Main(m)
 	fmt.Printf("\n| fault | requests | repeats | lost | wrong | to recover |\n| --- | ---: | ---: | ---: | ---: | ---: |\n%s\n", strings.Join(report, "\n"))
 	os.Exit(code)
 }

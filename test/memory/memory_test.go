@@ -17,14 +17,11 @@ import (
 	"tollgate/internal/catalog"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
-	"tollgate/internal/servertest"
 	"tollgate/internal/store"
 )
 
 func TestMain(m *testing.M) {
-	code := servertest.Main(m)
-	proctest.Clean()
-	os.Exit(code)
+	os.Exit(proctest.Main(m))
 }
 
 const batch = 500

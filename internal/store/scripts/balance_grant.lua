@@ -2,7 +2,7 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11]  the entity, '' for the customer
+-- ARGV[11] the entity, '' for the customer
 -- ARGV[12] the feature
 -- ARGV[13] the balance's id, '' to have one made
 -- ARGV[14] the grant as a packed plan item (I)

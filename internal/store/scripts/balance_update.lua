@@ -2,14 +2,14 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11]  the entity, '' for the customer
+-- ARGV[11] the entity, '' for the customer
 -- ARGV[12] the feature
 -- ARGV[13] the balance's id, '' for the pool as a whole
 -- ARGV[14] remaining, usage or add
 -- ARGV[15] the amount
 --
 -- remaining, usage: sets it, the usage following the remaining and the other way round; what
--- granted does not reach is granted (remaining) or goes into overage (usage). add: grants so
+-- the grant does not reach is granted, too (remaining), or goes into overage (usage). add: grants so
 -- much more, or takes so much of what is left away. What is granted or taken away lasts until
 -- the balance's next reset.
 --

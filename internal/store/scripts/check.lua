@@ -2,7 +2,7 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua. The outcome is kept only with send_event.
--- ARGV[11]  the entity, '' for the customer
+-- ARGV[11] the entity, '' for the customer
 -- ARGV[12] 1: take the amount off the balance (send_event), 0: do not, or <code>: <message>
 --          to answer with unless the record was decided before (a deadline that has passed)
 -- ARGV[13] 1: add the plans attached to a denial (with_preview)

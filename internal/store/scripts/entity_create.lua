@@ -2,7 +2,7 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11]  the entity
+-- ARGV[11] the entity
 -- ARGV[12] the seat-like feature
 -- ARGV[13] its name, '' where it has none
 -- ARGV[14] packed list of {plan id, rank, I}: the catalogue's per-entity items of that feature

@@ -2,7 +2,7 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11]  the entity
+-- ARGV[11] the entity
 -- ARGV[12] the seat-like feature that the caller believes it to have, '' where it did not say
 -- ARGV[13] packed map as a list of pairs: each seat-like feature and its candidates for minus one seat
 --

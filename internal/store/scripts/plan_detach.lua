@@ -2,7 +2,7 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11]  the entity, '' for the customer
+-- ARGV[11] the entity, '' for the customer
 -- ARGV[12] the plan's id
 --
 -- Outcome: see lib/command.lua; the snapshots are all pools as the customer or entity sees them.

@@ -2,7 +2,7 @@
 -- uses: fields msgpack ledger calendar pool deduct outcome choose command
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11]  the entity, '' for the customer
+-- ARGV[11] the entity, '' for the customer
 -- ARGV[12] what to do where not all of it is allowed: cap, reject or allow
 -- ARGV[13] packed list, an entry per feature: its candidates, see lib/choose.lua
 --

@@ -2,11 +2,11 @@
 --
 -- KEYS[1] the customer, KEYS[2] its entities, KEYS[3] the ledger of the record's topic
 -- partition, KEYS[4] the idempotency key (only where the request has one).
--- ARGV[1] now, ARGV[2] the record's offset, ARGV[3] its timestamp, ARGV[4] the consumer group's generation, ARGV[5] the committed
--- offset of its partition, ARGV[6] when the idempotency key's window ends, ARGV[7] what
--- a repeat must know of this request (opaque), ARGV[8] the catalogue's items, ARGV[9] the
--- offset of the record that must be in the ledger before this one, '' for none, ARGV[10]
--- what the ledger keeps of this one (KEEP).
+-- ARGV[1] now, ARGV[2] the record's offset, ARGV[3] its timestamp, ARGV[4] the consumer
+-- group's generation, ARGV[5] the committed offset of its partition, ARGV[6] when the
+-- idempotency key's window ends, ARGV[7] what a repeat must know of this request (opaque),
+-- ARGV[8] the catalogue's items, ARGV[9] the offset of the record that must be in the ledger
+-- before this one, '' for none, ARGV[10] what the ledger keeps of this one (KEEP).
 --
 -- A script returns the outcome (MessagePack, see outcome.go) where it was decided now,
 -- {outcome} where the ledger had it, {} where the record is for a later generation,
