@@ -30,6 +30,7 @@ type serving struct {
 
 	KafkaGroup          string        `default:"tollgate" group:"Kafka" help:"Consumer group."`
 	KafkaSessionTimeout time.Duration `default:"10s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions."`
+	ExactlyOnce         bool          `group:"Kafka" help:"Publish results and events and commit offsets in Kafka transactions: consumers that read only what is committed see each result and each event once."`
 
 	BatchMax          int           `default:"500" group:"Deciding" help:"Records decided together, at the most."`
 	BatchLinger       time.Duration `default:"0s" group:"Deciding" help:"How long a batch may wait to fill."`
@@ -113,6 +114,7 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 	w.consumer = stream.NewConsumer(broker, stream.Options{
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
+		ExactlyOnce: s.ExactlyOnce,
 	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
 	w.http, err = ops.Listen(ops.HTTPOptions{
 		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof,

@@ -194,7 +194,7 @@ func CreateTopics(t testing.TB, broker stream.Broker, partitions int, names ...s
 
 const startTimeout = 30 * time.Second
 
-// Drain is a topic read to its end, again and again.
+// Drain is what is committed of a topic, read to its end, again and again.
 type Drain struct {
 	client    *kafka.Client
 	topic     string
@@ -216,7 +216,7 @@ func NewDrain(t testing.TB, broker stream.Broker, topic string) *Drain {
 func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
 	var out []kafka.Message
 	for partition := range d.positions {
-		end, err := d.end(ctx, partition)
+		end, err := stream.LastOffset(ctx, d.client, d.topic, partition)
 		if err != nil {
 			return out, err
 		}
@@ -231,40 +231,11 @@ func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
 	return out, nil
 }
 
-func (d *Drain) end(ctx context.Context, partition int) (int64, error) {
-	response, err := d.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{
-		Topics: map[string][]kafka.OffsetRequest{d.topic: {kafka.LastOffsetOf(partition)}},
-	})
-	if err != nil {
-		return 0, err
-	}
-	return response.Topics[d.topic][0].LastOffset, response.Topics[d.topic][0].Error
-}
-
 func (d *Drain) fetch(ctx context.Context, partition int) ([]kafka.Message, error) {
-	response, err := d.client.Fetch(ctx, &kafka.FetchRequest{
-		Topic: d.topic, Partition: partition, Offset: d.positions[partition], MinBytes: 1, MaxBytes: 8 << 20, MaxWait: time.Second,
-	})
+	got, err := stream.Fetch(ctx, d.client, d.topic, partition, d.positions[partition])
 	if err != nil {
 		return nil, err
 	}
-	if response.Error != nil {
-		return nil, response.Error
-	}
-	var out []kafka.Message
-	for {
-		record, err := response.Records.ReadRecord()
-		if err != nil { // io.EOF
-			return out, nil
-		}
-		key, _ := kafka.ReadAll(record.Key)
-		value, _ := kafka.ReadAll(record.Value)
-		if record.Offset >= d.positions[partition] {
-			d.positions[partition] = record.Offset + 1
-			out = append(out, kafka.Message{
-				Topic: d.topic, Partition: partition, Offset: record.Offset, Key: key, Value: value,
-				Headers: record.Headers, Time: record.Time,
-			})
-		}
-	}
+	d.positions[partition] = got.Next
+	return got.Records, nil
 }

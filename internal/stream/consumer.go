@@ -21,6 +21,9 @@ type Options struct {
 	// ShutdownTimeout bounds the finishing of what is in hand when a generation ends.
 	ShutdownTimeout time.Duration
 	Refused         Refused
+	// ExactlyOnce publishes and commits in transactions, so that consumers that read only
+	// what is committed see everything once.
+	ExactlyOnce bool
 }
 
 // rebalanceTimeout is how long the group waits for its members to hand over.
@@ -95,10 +98,16 @@ func (c *Consumer) begin(generation *kafka.Generation) {
 	for topic, assignments := range generation.Assignments {
 		for _, assigned := range assignments {
 			f := &flow{
-				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), start: assigned.Offset,
-				commits: commits, member: member, logger: c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
+				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), member: member,
+				logger: c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
 			}
 			f.committed.Store(max(0, assigned.Offset))
+			if c.options.ExactlyOnce {
+				id := fmt.Sprintf("%s/%s/%d", c.options.Group, topic, assigned.ID)
+				f.delivery = &exactlyOnce{flow: f, id: id}
+			} else {
+				f.delivery = &atLeastOnce{flow: f, start: assigned.Offset, commits: commits}
+			}
 			commits.flows.Add(1)
 			generation.Start(func(ctx context.Context) {
 				defer commits.flows.Done()

@@ -1,10 +1,12 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -55,6 +57,8 @@ func Fetch(ctx context.Context, client *kafka.Client, topic string, partition in
 		return Fetched{}, fmt.Errorf("fetch: %w", kafka.Error(part.ErrorCode))
 	}
 	f := Fetched{Next: offset, End: part.HighWatermark}
+	// The broker lists them in the order in which they were aborted.
+	slices.SortFunc(part.AbortedTransactions, func(a, b fetch.ResponseTransaction) int { return cmp.Compare(a.FirstOffset, b.FirstOffset) })
 	reader := batchReader{topic: topic, partition: partition, highWatermark: part.HighWatermark, aborted: part.AbortedTransactions, aborting: map[int64]bool{}}
 	if err := reader.read(part.RecordSet.Records, &f); err != nil {
 		return Fetched{}, fmt.Errorf("fetch: %w", err)

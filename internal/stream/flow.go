@@ -19,10 +19,9 @@ type flow struct {
 	topic      string
 	partition  int
 	generation int
-	start      int64
 	committed  atomic.Int64
-	commits    *committer
 	member     *membership
+	delivery   delivery
 	logger     *slog.Logger
 }
 
@@ -35,24 +34,32 @@ type decided struct {
 // run works until the generation ends, and then finishes what is in hand within
 // the consumer's shutdown timeout.
 func (f *flow) run(generation context.Context) {
+	err := f.work(generation)
+	f.consumer.observer.Dropped(f.topic, f.partition)
+	if err != nil && generation.Err() == nil {
+		f.logger.Warn("giving the partition up", "error", err)
+	}
+}
+
+func (f *flow) work(generation context.Context) error {
+	start, err := f.delivery.begin(generation)
+	if err != nil {
+		return err
+	}
 	finish, cancel := lingering(generation, f.consumer.options.ShutdownTimeout)
 	defer cancel()
 	group, working := errgroup.WithContext(finish)
 	batches, outs := make(chan Batch, 1), make(chan decided, 1)
 	group.Go(func() error {
 		defer close(batches)
-		return f.fetch(generation, working, batches)
+		return f.fetch(generation, working, start, batches)
 	})
 	group.Go(func() error {
 		defer close(outs)
 		return f.decide(generation, working, batches, outs)
 	})
 	group.Go(func() error { return f.publish(working, outs) })
-	err := group.Wait()
-	f.consumer.observer.Dropped(f.topic, f.partition)
-	if err != nil && generation.Err() == nil {
-		f.logger.Warn("giving the partition up", "error", err)
-	}
+	return group.Wait()
 }
 
 // lingering is a context that ends some time after its parent has.
@@ -65,12 +72,12 @@ func lingering(parent context.Context, linger time.Duration) (context.Context, c
 	return ctx, func() { stop(); cancel() }
 }
 
-// fetch reads until the generation ends.
-func (f *flow) fetch(generation, working context.Context, batches chan<- Batch) error {
+// fetch reads from an offset on until the generation ends.
+func (f *flow) fetch(generation, working context.Context, offset int64, batches chan<- Batch) error {
 	fetching, cancel := context.WithCancel(generation)
 	defer cancel()
 	defer context.AfterFunc(working, cancel)()
-	offset, try := f.start, 0
+	try := 0
 	for fetching.Err() == nil {
 		got, err := f.fetchOnce(fetching, offset)
 		if err != nil {
@@ -173,35 +180,13 @@ func (f *flow) fill(generation context.Context, batch Batch, batches <-chan Batc
 	return batch
 }
 
-// publish writes what was decided and notes what may be committed. What a worker has in
-// hand that lost its partition is for the next owner to publish.
+// publish delivers what was decided.
 func (f *flow) publish(working context.Context, outs <-chan decided) error {
 	for d := range outs {
-		if err := f.confirm(working); err != nil {
-			return err
-		}
-		if err := f.consumer.publisher.Publish(working, d.out, f.consumer.options.Refused); err != nil {
+		if err := f.delivery.deliver(working, d); err != nil {
 			return err
 		}
 		f.consumer.observer.Settled(d.batch)
-		last := d.batch.Records[len(d.batch.Records)-1].Offset
-		f.commits.note(f, last+1)
 	}
 	return nil
-}
-
-// confirm waits until the group confirms that the partition is ours. It fails with
-// ErrPartitionLost where it is not, or when working ends.
-func (f *flow) confirm(working context.Context) error {
-	for try := 0; ; try++ {
-		err := f.member.confirm(working)
-		if err == nil || errors.Is(err, ErrPartitionLost) {
-			return err
-		}
-		logRetry(f.logger, try, "cannot confirm the membership, trying again", err)
-		f.consumer.observer.Retried()
-		if !pause(working, try) {
-			return context.Cause(working)
-		}
-	}
 }

@@ -1,15 +1,16 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 	maxProduceBytes = 900 << 10
 	recordOverhead  = 64
 	produceTimeout  = 10 * time.Second
-	partitionsTTL   = 10 * time.Second
+	layoutTTL       = 10 * time.Second
 )
 
 // ErrNoSuchPartition says that a record names a partition that its topic lacks.
@@ -32,18 +33,20 @@ type Publisher struct {
 	observer Observer
 	balancer kafka.Murmur2Balancer // agrees with the Java client's partitioner
 
-	mutex      sync.Mutex
-	partitions map[string]partitionList
+	mutex  sync.Mutex
+	topics map[string]layout
 }
 
-type partitionList struct {
-	ids    []int
-	readAt time.Time
+// layout is what a topic's partitions are, by their ids: 0 and up.
+type layout struct {
+	ids     []int
+	leaders []int // ids of brokers
+	readAt  time.Time
 }
 
 // NewPublisher makes a publisher.
 func NewPublisher(broker Broker, logger *slog.Logger, observer Observer) *Publisher {
-	return &Publisher{client: broker.Client, logger: logger, observer: observer, partitions: map[string]partitionList{}}
+	return &Publisher{client: broker.Client, logger: logger, observer: observer, topics: map[string]layout{}}
 }
 
 // Refused says what to write in the place of a record that the broker will never take.
@@ -60,61 +63,87 @@ type target struct {
 // or ctx ends; a record that the broker will never take (too large for it) is
 // given to refused, which returns what to write in its place.
 func (p *Publisher) Publish(ctx context.Context, records []kafka.Message, refused Refused) error {
+	targets, err := p.route(ctx, records)
+	if err != nil {
+		return err
+	}
+	return publication{Publisher: p, produce: p.produce, insist: true, refused: refused}.publish(ctx, targets)
+}
+
+// route sorts records by where they go, trying until it succeeds or ctx ends.
+func (p *Publisher) route(ctx context.Context, records []kafka.Message) (map[target][]kafka.Message, error) {
 	targets := map[target][]kafka.Message{}
 	for _, record := range records {
 		partition, err := p.partitionOf(ctx, record)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		to := target{record.Topic, partition}
 		targets[to] = append(targets[to], record)
 	}
-	group, ctx := errgroup.WithContext(ctx)
-	for to, records := range targets {
-		group.Go(func() error { return p.publishTo(ctx, to, records, refused) })
-	}
-	return group.Wait()
+	return targets, nil
 }
 
 func (p *Publisher) partitionOf(ctx context.Context, record kafka.Message) (int, error) {
-	ids, err := p.partitionsOf(ctx, record.Topic)
+	topic, err := p.layoutOf(ctx, record.Topic)
 	if err != nil {
 		return 0, err
 	}
-	if record.Partition >= 0 && record.Partition < len(ids) {
+	if record.Partition >= 0 && record.Partition < len(topic.ids) {
 		return record.Partition, nil
 	}
 	// A partition that is not there is the sender's mistake; its key still leads
 	// somewhere where the answer can be found.
-	return p.balancer.Balance(record, ids...), nil
+	return p.balancer.Balance(record, topic.ids...), nil
 }
 
-// partitionsOf lists a topic's partitions, trying until it succeeds or ctx ends.
-func (p *Publisher) partitionsOf(ctx context.Context, topic string) ([]int, error) {
+// layoutOf reads a topic's partitions, trying until it succeeds or ctx ends.
+func (p *Publisher) layoutOf(ctx context.Context, topic string) (layout, error) {
 	p.mutex.Lock()
-	known, ok := p.partitions[topic]
+	known, ok := p.topics[topic]
 	p.mutex.Unlock()
-	if ok && time.Since(known.readAt) < partitionsTTL {
-		return known.ids, nil
+	if ok && time.Since(known.readAt) < layoutTTL {
+		return known, nil
 	}
 	for try := 0; ; try++ {
-		ids, err := Partitions(ctx, p.client, topic)
+		partitions, err := partitionsOf(ctx, p.client, topic)
 		if err == nil {
+			read := layout{readAt: time.Now()}
+			for id, partition := range partitions {
+				read.ids, read.leaders = append(read.ids, id), append(read.leaders, partition.Leader.ID)
+			}
 			p.mutex.Lock()
-			p.partitions[topic] = partitionList{ids: ids, readAt: time.Now()}
+			p.topics[topic] = read
 			p.mutex.Unlock()
-			return ids, nil
+			return read, nil
 		}
 		logRetry(p.logger, try, "cannot read the partitions of a topic, trying again", err, "topic", topic)
 		p.observer.Retried()
 		if !pause(ctx, try) {
-			return nil, fmt.Errorf("read partitions of %s: %w", topic, context.Cause(ctx))
+			return layout{}, fmt.Errorf("read partitions of %s: %w", topic, context.Cause(ctx))
 		}
 	}
 }
 
+// forget has layouts read anew: a partition may have another leader.
+func (p *Publisher) forget() {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	clear(p.topics)
+}
+
 // Partitions lists the ids of a topic's partitions, 0 and up.
 func Partitions(ctx context.Context, client *kafka.Client, topic string) ([]int, error) {
+	partitions, err := partitionsOf(ctx, client, topic)
+	ids := make([]int, len(partitions))
+	for i := range ids {
+		ids[i] = i
+	}
+	return ids, err
+}
+
+// partitionsOf lists a topic's partitions in the order of their ids.
+func partitionsOf(ctx context.Context, client *kafka.Client, topic string) ([]kafka.Partition, error) {
 	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
 	defer cancel()
 	metadata, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
@@ -128,45 +157,78 @@ func Partitions(ctx context.Context, client *kafka.Client, topic string) ([]int,
 		if t.Error != nil {
 			return nil, fmt.Errorf("topic %s: %w", topic, t.Error)
 		}
-		ids := make([]int, len(t.Partitions))
-		for i := range ids {
-			ids[i] = i
-		}
-		if len(ids) > 0 {
-			return ids, nil
+		if len(t.Partitions) > 0 {
+			slices.SortFunc(t.Partitions, func(a, b kafka.Partition) int { return cmp.Compare(a.ID, b.ID) })
+			return t.Partitions, nil
 		}
 	}
 	return nil, fmt.Errorf("topic %s: %w", topic, kafka.UnknownTopicOrPartition)
 }
 
-// publishTo writes records to one partition, in order, in requests of bounded size.
-func (p *Publisher) publishTo(ctx context.Context, to target, records []kafka.Message, refused Refused) error {
-	limit := maxProduceBytes
-	for try := 0; len(records) > 0; {
-		n := countWithin(records, limit)
-		began := time.Now()
-		err := p.produce(ctx, to, records[:n])
-		switch {
-		case err == nil:
-			p.observer.Published(to.topic, n, time.Since(began))
-			records, try = records[n:], 0
-		case isTooLarge(err) && n > 1:
-			limit = sizeOf(records[:n]) / 2
-		case isTooLarge(err):
-			if err := p.Publish(ctx, refused(records[0], err), drop); err != nil {
-				return err
-			}
-			records = records[1:]
-		default:
-			logRetry(p.logger, try, "cannot publish, trying again", err, "topic", to.topic, "partition", to.partition)
-			p.observer.Retried()
-			if !pause(ctx, try) {
-				return fmt.Errorf("publish to %s: %w", to.topic, context.Cause(ctx))
-			}
-			try++
+// publication is a way of publishing.
+type publication struct {
+	*Publisher
+	// produce writes a batch for each of the partitions and says what went wrong with which.
+	produce func(ctx context.Context, batches map[target][]kafka.Message) map[target]error
+	insist  bool // try until it succeeds or ctx ends
+	refused Refused
+}
+
+// publish writes what goes to each partition, in order, in batches of bounded size.
+func (p publication) publish(ctx context.Context, targets map[target][]kafka.Message) error {
+	limits := map[target]int{}
+	for try := 0; len(targets) > 0; {
+		batches := make(map[target][]kafka.Message, len(targets))
+		for to, records := range targets {
+			batches[to] = records[:countWithin(records, cmp.Or(limits[to], maxProduceBytes))]
 		}
+		began := time.Now()
+		failures := p.produce(ctx, batches)
+		var failed error
+		for to, batch := range batches {
+			switch err := failures[to]; {
+			case err == nil:
+				p.observer.Published(to.topic, len(batch), time.Since(began))
+				targets[to] = targets[to][len(batch):]
+			case isTooLarge(err) && len(batch) > 1:
+				limits[to] = sizeOf(batch) / 2
+			case isTooLarge(err):
+				if err := p.replace(ctx, batch[0], err); err != nil {
+					return err
+				}
+				targets[to] = targets[to][1:]
+			default:
+				failed = fmt.Errorf("publish to %s, partition %d: %w", to.topic, to.partition, err)
+			}
+			if len(targets[to]) == 0 {
+				delete(targets, to)
+			}
+		}
+		if failed == nil {
+			try = 0
+			continue
+		}
+		if !p.insist {
+			return failed
+		}
+		logRetry(p.logger, try, "cannot publish, trying again", failed)
+		p.observer.Retried()
+		if !pause(ctx, try) {
+			return fmt.Errorf("%w: %w", failed, context.Cause(ctx))
+		}
+		try++
 	}
 	return nil
+}
+
+// replace writes what takes the place of a record that the broker will never take.
+func (p publication) replace(ctx context.Context, record kafka.Message, err error) error {
+	targets, routeErr := p.route(ctx, p.refused(record, err))
+	if routeErr != nil {
+		return routeErr
+	}
+	p.refused = drop
+	return p.publish(ctx, targets)
 }
 
 func drop(kafka.Message, error) []kafka.Message { return nil }
@@ -175,24 +237,29 @@ func isTooLarge(err error) bool {
 	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
 }
 
-func (p *Publisher) produce(ctx context.Context, to target, records []kafka.Message) error {
+// produce writes the batches, each in a request of its own.
+func (p *Publisher) produce(ctx context.Context, batches map[target][]kafka.Message) map[target]error {
 	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
 	defer cancel()
 	now := time.Now()
-	out := make([]kafka.Record, len(records))
-	for i := range records {
-		record := &records[i]
-		out[i] = kafka.Record{
-			Time: now, Key: kafka.NewBytes(record.Key), Value: kafka.NewBytes(record.Value), Headers: record.Headers,
-		}
+	failures := make(map[target]error, len(batches))
+	var mutex sync.Mutex
+	var requests sync.WaitGroup
+	for to, batch := range batches {
+		requests.Go(func() {
+			response, err := p.client.Produce(ctx, &kafka.ProduceRequest{
+				Topic: to.topic, Partition: to.partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(toRecords(batch, now)...),
+			})
+			if err == nil {
+				err = response.Error
+			}
+			mutex.Lock()
+			defer mutex.Unlock()
+			failures[to] = err
+		})
 	}
-	response, err := p.client.Produce(ctx, &kafka.ProduceRequest{
-		Topic: to.topic, Partition: to.partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(out...),
-	})
-	if err != nil {
-		return err
-	}
-	return response.Error
+	requests.Wait()
+	return failures
 }
 
 func sizeOf(records []kafka.Message) int {

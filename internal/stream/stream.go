@@ -22,6 +22,9 @@ type Batch struct {
 	Records    []kafka.Message
 }
 
+// next is the offset behind the batch.
+func (b *Batch) next() int64 { return b.Records[len(b.Records)-1].Offset + 1 }
+
 // Decider makes the records to publish out of the records of a batch. It is
 // called for one batch of a partition at a time, in order. A partition of -1 in a
 // record to publish leaves the choice to its key.

@@ -88,6 +88,19 @@ type setting struct {
 	in, out   string
 	group     string
 	publisher *stream.Publisher
+	// exactlyOnce is how consumers deliver.
+	exactlyOnce bool
+}
+
+// eachDelivery runs a test for either way of delivering.
+func eachDelivery(t *testing.T, test func(s *setting)) {
+	for name, exactlyOnce := range map[string]bool{"at least once": false, "exactly once": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSetting(t)
+			s.exactlyOnce = exactlyOnce
+			test(s)
+		})
+	}
 }
 
 func newSetting(t *testing.T) *setting {
@@ -98,6 +111,12 @@ func newSetting(t *testing.T) *setting {
 	return s
 }
 
+// replace writes a short record in the place of a large one.
+func replace(record kafka.Message, _ error) []kafka.Message {
+	record.Value = record.Value[:6]
+	return []kafka.Message{record}
+}
+
 func refuseNothing(kafka.Message, error) []kafka.Message { return nil }
 
 // consumer starts a member of the group; stop ends it and waits.
@@ -105,7 +124,8 @@ func (s *setting) consumer() (e *echo, stop func()) {
 	s.Helper()
 	e = &echo{out: s.out, changed: make(chan struct{})}
 	c := stream.NewConsumer(s.broker, stream.Options{
-		Group: s.group, Topics: []string{s.in}, SessionTimeout: 6 * time.Second, BatchMax: 7, ShutdownTimeout: 5 * time.Second, Refused: refuseNothing,
+		Group: s.group, Topics: []string{s.in}, SessionTimeout: 6 * time.Second, BatchMax: 7, ShutdownTimeout: 5 * time.Second, Refused: replace,
+		ExactlyOnce: s.exactlyOnce,
 	}, e, s.publisher, servertest.Logger(s.T), e)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -147,9 +167,14 @@ func (s *setting) valuesByKey() map[string][]string {
 }
 
 // mustHave fails unless each key has all of its values, in order once repeats are
-// left out.
+// left out; exactly once there must be none of these.
 func (s *setting) mustHave(n int) (repeats int) {
 	s.Helper()
+	defer func() {
+		if s.exactlyOnce && repeats > 0 {
+			s.Errorf("%d repeats", repeats)
+		}
+	}()
 	for key, values := range s.valuesByKey() {
 		var first []string
 		for _, value := range values {
@@ -166,36 +191,40 @@ func (s *setting) mustHave(n int) (repeats int) {
 	return repeats
 }
 
-func TestWhatWasPublishedIsCommitted(t *testing.T) {
-	s := newSetting(t)
+func TestWhatWasPublishedIsCommitted(t *testing.T) { eachDelivery(t, whatWasPublishedIsCommitted) }
+
+func whatWasPublishedIsCommitted(s *setting) {
 	s.send(0, 500)
 	first, stop := s.consumer()
-	first.await(t, 500)
+	first.await(s.T, 500)
 	stop()
 	s.send(500, 600)
 	second, stop := s.consumer()
-	second.await(t, 100)
+	second.await(s.T, 100)
 	stop()
 	if len(second.seen) != 100 {
-		t.Errorf("the second consumer was given %d records, not the 100 new ones", len(second.seen))
+		s.Errorf("the second consumer was given %d records, not the 100 new ones", len(second.seen))
 	}
 	if repeats := s.mustHave(600); repeats > 0 {
-		t.Errorf("%d records were repeated without need", repeats)
+		s.Errorf("%d records were repeated without need", repeats)
 	}
 }
 
 func TestPartitionsAreHandedOverInOrder(t *testing.T) {
-	s := newSetting(t)
+	eachDelivery(t, partitionsAreHandedOverInOrder)
+}
+
+func partitionsAreHandedOverInOrder(s *setting) {
 	first, stopFirst := s.consumer()
 	s.send(0, 100)
-	first.await(t, 100)
+	first.await(s.T, 100)
 	second, _ := s.consumer()
 	n := 100
 	sendUntil := func(enough func() bool) {
 		for deadline := time.Now().Add(patience); !enough(); n += 10 {
 			s.send(n, n+10)
 			if time.Now().After(deadline) {
-				t.Fatal("the partitions were not handed over")
+				s.Fatal("the partitions were not handed over")
 			}
 		}
 	}
@@ -247,13 +276,16 @@ func (s *setting) awaitAll(n int) {
 }
 
 func TestALostPartitionIsTakenUpAgainFromWhatIsCommitted(t *testing.T) {
-	s := newSetting(t)
+	eachDelivery(t, aLostPartitionIsTakenUpAgain)
+}
+
+func aLostPartitionIsTakenUpAgain(s *setting) {
 	e, _ := s.consumer()
 	e.mutex.Lock()
 	e.lost = true
 	e.mutex.Unlock()
 	s.send(0, 100)
-	e.await(t, 100)
+	e.await(s.T, 100)
 	s.mustHave(100)
 }
 
@@ -292,6 +324,36 @@ func TestRecordsOfAbortedTransactionsAreNotHandedOut(t *testing.T) {
 	}
 	if len(e.seen) != 60 {
 		t.Errorf("%d records, want 60", len(e.seen))
+	}
+}
+
+// TestTransactionsAbortedInAnotherOrderThanTheyBegan is a regression test: the broker lists
+// aborted transactions in the order of their ends.
+func TestTransactionsAbortedInAnotherOrderThanTheyBegan(t *testing.T) {
+	s := newSetting(t)
+	var producers []*kgo.Client
+	for n := range 3 {
+		producer, err := kgo.NewClient(kgo.SeedBrokers(servertest.KafkaAddr(t)), kgo.TransactionalID(fmt.Sprint(s.group, n)), kgo.DefaultProduceTopic(s.in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer producer.Close()
+		if err := producer.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := producer.ProduceSync(t.Context(), &kgo.Record{Key: []byte("key"), Value: []byte("aborted")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		producers = append(producers, producer)
+	}
+	for _, producer := range slices.Backward(producers) {
+		if err := producer.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records, err := servertest.NewDrain(t, s.broker, s.in).Next(t.Context())
+	if err != nil || len(records) > 0 {
+		t.Errorf("%d records were read, %v", len(records), err)
 	}
 }
 

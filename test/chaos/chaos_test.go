@@ -19,14 +19,18 @@ import (
 	"tollgate/internal/stream"
 )
 
-// shared is the Kafka of every fault that does not harm it.
-var shared struct{ kafka *realtest.Kafka }
+// shared is what scenes have in common: the Kafka of every fault that does not harm it,
+// and how workers deliver.
+var shared struct {
+	kafka       *realtest.Kafka
+	exactlyOnce bool
+}
 
 var report []string
 
 func TestMain(m *testing.M) {
 	code := proctest.Main(m)
-	fmt.Printf("\n| fault | requests | repeats | lost | wrong | to recover |\n| --- | ---: | ---: | ---: | ---: | ---: |\n%s\n", strings.Join(report, "\n"))
+	fmt.Printf("\n| fault | delivery | requests | repeats | lost | wrong | to recover |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |\n%s\n", strings.Join(report, "\n"))
 	os.Exit(code)
 }
 
@@ -36,8 +40,12 @@ type fault struct {
 	// play sets the scene: servers and workers, and returns what breaks them. It must call
 	// mark whenever a fault has ended, and return before duration is over.
 	play func(t *testing.T) (s *scene, breaks func(duration time.Duration))
+	// resets says that balances reset meanwhile.
+	resets bool
 }
 
+// TestFaults plays every fault twice: with results and events published at least once,
+// and exactly once.
 func TestFaults(t *testing.T) {
 	shared.kafka = realtest.StartKafka(t, realtest.KafkaOptions{})
 	duration := 24 * time.Second
@@ -45,7 +53,12 @@ func TestFaults(t *testing.T) {
 		duration = 10 * time.Second
 	}
 	for _, f := range faults {
-		t.Run(f.name, func(t *testing.T) { run(t, f, duration) })
+		for _, delivery := range []string{"at least once", "exactly once"} {
+			t.Run(f.name+"/"+delivery, func(t *testing.T) {
+				shared.exactlyOnce = delivery == "exactly once"
+				run(t, f, delivery, duration)
+			})
+		}
 	}
 }
 
@@ -53,7 +66,8 @@ func TestFaults(t *testing.T) {
 func newScene(t *testing.T, broker stream.Broker, redisFlags ...string) *scene {
 	t.Helper()
 	s := &scene{
-		T: t, d: proctest.NewDeploymentOn(t, broker, redisFlags...), seen: map[string]string{}, latest: map[string]int64{},
+		T: t, d: proctest.NewDeploymentOn(t, broker, append(redisFlags, fmt.Sprintf("--exactly-once=%t", shared.exactlyOnce))...),
+		once: shared.exactlyOnce, seen: map[string]string{}, latest: map[string]int64{},
 	}
 	for n := range customers {
 		s.latest[customerName(n)] = -1
@@ -68,7 +82,7 @@ func sharedScene(t *testing.T, redisFlags ...string) *scene {
 	return newScene(t, servertest.BrokerAt(t, shared.kafka.Addr), redisFlags...)
 }
 
-func run(t *testing.T, f fault, duration time.Duration) {
+func run(t *testing.T, f fault, delivery string, duration time.Duration) {
 	s, breaks := f.play(t)
 	s.provision(duration)
 	collecting, stop := context.WithCancel(context.Background())
@@ -91,7 +105,10 @@ func run(t *testing.T, f fault, duration time.Duration) {
 	if lost > 0 || len(s.wrong) > 0 {
 		t.Errorf("%d lost, %d wrong: %.2000s", lost, len(s.wrong), strings.Join(s.wrong, "\n"))
 	}
-	report = append(report, fmt.Sprintf("| %s | %d | %d | %d | %d | %.1f s |", f.name, requests, s.repeats, lost, len(s.wrong), s.recovery().Seconds()))
+	if f.resets != (s.resets > 0) {
+		t.Errorf("%d resets were seen", s.resets)
+	}
+	report = append(report, fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %.1f s |", f.name, delivery, requests, s.repeats, lost, len(s.wrong), s.recovery().Seconds()))
 	t.Log(report[len(report)-1])
 }
 

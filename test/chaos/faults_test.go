@@ -39,16 +39,16 @@ func withRedis(workers int, breaks func(s *scene, r *realtest.Redis, duration ti
 }
 
 var faults = []fault{
-	{"nothing", withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
+	{name: "nothing", play: withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		beats(duration, 1, func(int) { s.mark() })
 	})},
-	{"one of three workers killed, again and again", withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
+	{name: "one of three workers killed, again and again", play: withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		beats(duration, 4, func(n int) {
 			s.restart(n % 3)
 			s.mark()
 		})
 	})},
-	{"a worker frozen for longer than its session, then thawed", withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
+	{name: "a worker frozen for longer than its session, then thawed", play: withRedis(3, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		beats(duration, 3, func(n int) {
 			if n == 0 {
 				s.workers[0].Signal(s.T, syscall.SIGSTOP)
@@ -58,7 +58,7 @@ var faults = []fault{
 			}
 		})
 	})},
-	{"workers joining and leaving", withRedis(2, func(s *scene, _ *realtest.Redis, duration time.Duration) {
+	{name: "workers joining and leaving", play: withRedis(2, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		var guests []*proctest.Process
 		beats(duration, 4, func(n int) {
 			if n%2 == 0 {
@@ -70,14 +70,14 @@ var faults = []fault{
 			s.mark()
 		})
 	})},
-	{"Redis killed, and restarted from its append-only file", withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
+	{name: "Redis killed, and restarted from its append-only file", play: withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
 		beats(duration, 2, func(int) {
 			r.Kill()
 			r.Start(s.T)
 			s.mark()
 		})
 	})},
-	{"Redis paused (CLIENT PAUSE, DEBUG SLEEP)", withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
+	{name: "Redis paused (CLIENT PAUSE, DEBUG SLEEP)", play: withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
 		beats(duration, 2, func(n int) {
 			var err error
 			if n == 0 {
@@ -91,7 +91,7 @@ var faults = []fault{
 			s.mark()
 		})
 	})},
-	{"SCRIPT FLUSH, five times", withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
+	{name: "SCRIPT FLUSH, five times", play: withRedis(3, func(s *scene, r *realtest.Redis, duration time.Duration) {
 		beats(duration, 5, func(int) {
 			if err := r.Client.ScriptFlush(s.Context()).Err(); err != nil {
 				s.Error(err)
@@ -99,13 +99,13 @@ var faults = []fault{
 			s.mark()
 		})
 	})},
-	{"Redis's disk full (MISCONF)", diskFull},
-	{"Redis failover by Sentinel, --redis-wait-replicas 1", failover},
-	{"a Redis Cluster with slots migrating", migratingSlots},
-	{"Kafka killed and restarted", kafkaKilled},
-	{"connections to Redis cut in the middle of responses", redisCut},
-	{"connections to Kafka cut in the middle of responses", kafkaCut},
-	{"clocks apart by an hour, partitions moving between them", clocksApart},
+	{name: "Redis's disk full (MISCONF)", play: diskFull},
+	{name: "Redis failover by Sentinel, --redis-wait-replicas 1", play: failover},
+	{name: "a Redis Cluster with slots migrating", play: migratingSlots},
+	{name: "Kafka killed and restarted", play: kafkaKilled},
+	{name: "connections to Redis cut in the middle of responses", play: redisCut},
+	{name: "connections to Kafka cut in the middle of responses", play: kafkaCut},
+	{name: "clocks apart by an hour, partitions moving between them", play: clocksApart, resets: true},
 }
 
 // diskFull fills the file system that Redis's append-only file is on.
@@ -262,14 +262,23 @@ func cut(s *scene, p *proxy, duration time.Duration) {
 	s.Logf("%d connections were cut", p.cuts)
 }
 
-// clocksApart lets partitions move between two workers whose clocks differ.
+// clocksApart lets all partitions go to a worker whose clock is ahead, which resets what is
+// due an hour later, and then to one whose clock is right.
 func clocksApart(t *testing.T) (*scene, func(time.Duration)) {
 	r := realtest.StartRedis(t)
 	s := sharedScene(t, "--redis-addrs", r.Addr)
+	s.reset = `,"reset":{"interval":"hour"}`
 	s.startWorkers([]string{"--clock-offset", "1h"}, nil)
 	return s, func(duration time.Duration) {
 		beats(duration, 4, func(n int) {
-			s.restart(n % 2)
+			worker := 1 - n/2
+			if n%2 == 0 {
+				if code := s.workers[worker].Stop(t); code != 0 {
+					t.Errorf("exit code %d at SIGTERM", code)
+				}
+			} else {
+				s.workers[worker], _ = s.d.Start(t, s.flags[worker]...)
+			}
 			s.mark()
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,13 +41,16 @@ type scene struct {
 	*testing.T
 	d       *proctest.Deployment
 	grant   string
+	reset   string // of the grant, "" for one that lasts
+	resets  int    // that were seen
 	workers []*proctest.Process
 	flags   [][]string // of each worker, beside the common ones
 
 	sent    atomic.Int64
 	results *servertest.Drain
 	seen    map[string]string // results by request id, as they came first
-	repeats int
+	repeats int               // of results
+	once    bool              // there must be none
 	wrong   []string
 	latest  map[string]int64 // offset of the latest request of a customer that was answered first
 
@@ -112,7 +116,7 @@ func (s *scene) provision(duration time.Duration) {
 		name := customerName(n)
 		for _, body := range []string{
 			fmt.Sprintf(`{"type":"customer.put","customer_id":%q}`, name),
-			fmt.Sprintf(`{"type":"balance.grant","customer_id":%q,"feature_id":"credits","amount":%s,"balance_id":"gift"}`, name, s.grant),
+			fmt.Sprintf(`{"type":"balance.grant","customer_id":%q,"feature_id":"credits","amount":%s,"balance_id":"gift"%s}`, name, s.grant, s.reset),
 		} {
 			request := client.Request{Topic: s.d.Topics.Commands, CustomerID: name, Value: []byte(body), Headers: []kafka.Header{client.Header("request-id", body)}}
 			records = append(records, request.Record())
@@ -204,6 +208,9 @@ func (s *scene) result(record kafka.Message) {
 	id := client.RequestID(record.Headers)
 	if first, seen := s.seen[id]; seen {
 		s.repeats++
+		if s.once {
+			s.complain("a repeat: %s", record.Value)
+		}
 		if first != string(record.Value) {
 			s.complain("two answers to %s:\n%s\n%s", id, first, record.Value)
 		}
@@ -226,44 +233,46 @@ func (s *scene) units(number json.Number) int64 {
 	return n
 }
 
-// usage reads the usage events: what was deducted, by event id, and in sum by customer.
-func (s *scene) usage() (byID, byCustomer map[string]int64) {
+// usage reads the usage events: what was deducted, by event id.
+func (s *scene) usage() map[string]int64 {
 	s.Helper()
 	records, err := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.UsageEvents).Next(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	byID, byCustomer = map[string]int64{}, map[string]int64{}
+	byID := map[string]int64{}
 	for _, record := range records {
 		var e wire.EventRecord
 		if err := json.Unmarshal(record.Value, &e); err != nil {
 			s.Fatal(err)
 		}
 		value := s.units(e.Data.PoolValue)
-		if first, seen := byID[e.ID]; seen {
-			if first != value {
-				s.complain("two events %s: %d and %d", e.ID, first, value)
-			}
-			continue
+		if first, seen := byID[e.ID]; seen && (first != value || s.once) {
+			s.complain("two events %s: %d and %d", e.ID, first, value)
 		}
 		byID[e.ID] = value
-		byCustomer[e.Subject] += value
-		if s.units(e.Data.Remaining) < 0 {
-			s.complain("negative: %s", record.Value)
-		}
 	}
-	return byID, byCustomer
+	return byID
 }
 
-// reconcile holds what was asked, the results, the events and Redis against each other.
+// account is a customer's balance as the requests in their order make it.
+type account struct {
+	usage     int64
+	nextReset *int64
+}
+
+// reconcile holds what was asked, the results, the events and Redis against each other:
+// customer by customer, record by record.
 func (s *scene) reconcile() (requests, lost int) {
 	s.Helper()
 	asked, err := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.Checks).Next(s.Context())
 	if err != nil {
 		s.Fatal(err)
 	}
-	events, deducted := s.usage()
-	allowed := map[string]int64{}
+	events, accounts := s.usage(), map[string]*account{}
+	for n := range customers {
+		accounts[customerName(n)] = &account{}
+	}
 	for i := range asked {
 		record := &asked[i]
 		text, answered := s.seen[fmt.Sprintf("%s/%d/%d", record.Topic, record.Partition, record.Offset)]
@@ -275,7 +284,9 @@ func (s *scene) reconcile() (requests, lost int) {
 		if err := json.Unmarshal([]byte(text), &r); err != nil {
 			s.Fatal(err)
 		}
-		value, emitted := events[wire.EventID(record, 0)]
+		id := wire.EventID(record, 0)
+		value, emitted := events[id]
+		delete(events, id)
 		switch {
 		case r.Allowed != emitted:
 			s.complain("allowed %t, but an event %t: %s", r.Allowed, emitted, text)
@@ -283,19 +294,34 @@ func (s *scene) reconcile() (requests, lost int) {
 			s.complain("the event says %d: %s", value, text)
 		case !r.Allowed && r.Code != balance.InsufficientFunds:
 			s.complain("unexpected: %s", text)
+		case !r.Allowed && s.units(*r.RequiredBalance) <= s.units(r.Balance.Remaining):
+			s.complain("denied without need: %s", text)
 		}
-		if s.units(r.Balance.Remaining) < 0 {
-			s.complain("negative: %s", text)
-		}
-		allowed[r.CustomerID] += value
+		s.enter(accounts[r.CustomerID], value, r.Balance, r.EvaluatedAt)
 	}
-	for n := range customers {
-		name := customerName(n)
-		pool := s.d.Command(s.T, name, `{"type":"customer.get","customer_id":%q}`, name).Balances["credits"]
-		usage := s.units(pool.Usage)
-		if usage != deducted[name] || usage != allowed[name] || usage+s.units(pool.Remaining) != s.units(json.Number(s.grant)) {
-			s.complain("%s: usage %d, events %d, allowed %d, remaining %s of %s", name, usage, deducted[name], allowed[name], pool.Remaining, s.grant)
-		}
+	for id := range events {
+		s.complain("an event of no request: %s", id)
+	}
+	for name, a := range accounts {
+		s.enter(a, 0, s.d.Command(s.T, name, `{"type":"customer.get","customer_id":%q}`, name).Balances["credits"], math.MaxInt64)
 	}
 	return len(asked), lost
+}
+
+// enter adds what was deducted to an account, and holds the balance that was shown
+// against it. A balance resets at its moment, once, and never goes back.
+func (s *scene) enter(a *account, deducted int64, shown *wire.PoolRecord, evaluatedMs int64) {
+	if was, is := a.nextReset, shown.NextResetAt; was != nil && *is != *was {
+		if *is < *was || evaluatedMs < *was {
+			s.complain("the reset due at %d was applied at %d, the next at %d", *was, evaluatedMs, *is)
+		}
+		a.usage = 0
+		s.resets++
+	}
+	a.nextReset = shown.NextResetAt
+	a.usage += deducted
+	usage, remaining := s.units(shown.Usage), s.units(shown.Remaining)
+	if usage != a.usage || usage+remaining != s.units(json.Number(s.grant)) || remaining < 0 {
+		s.complain("usage %d, remaining %d of %s, but %d was deducted", usage, remaining, s.grant, a.usage)
+	}
 }

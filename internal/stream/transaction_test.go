@@ -1,0 +1,134 @@
+package stream_test
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"tollgate/internal/servertest"
+	"tollgate/internal/stream"
+)
+
+func newExactlyOnce(t *testing.T) *setting {
+	s := newSetting(t)
+	s.exactlyOnce = true
+	return s
+}
+
+// rival is another producer under the transactional id of a partition of the input.
+func (s *setting) rival(partition int) *kgo.Client {
+	s.Helper()
+	producer, err := kgo.NewClient(
+		kgo.SeedBrokers(servertest.KafkaAddr(s.T)), kgo.DefaultProduceTopic(s.out),
+		kgo.TransactionalID(fmt.Sprintf("%s/%s/%d", s.group, s.in, partition)),
+	)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.Cleanup(producer.Close)
+	return producer
+}
+
+func TestAnOpenTransactionOfTheOwnerBeforeIsAborted(t *testing.T) {
+	s := newExactlyOnce(t)
+	for partition := range partitions {
+		before := s.rival(partition)
+		if err := before.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		record := &kgo.Record{Key: []byte("key-0"), Value: []byte("never committed")}
+		if err := before.ProduceSync(t.Context(), record).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.send(0, 100)
+	e, _ := s.consumer()
+	e.await(t, 100)
+	s.mustHave(100)
+}
+
+func TestAFencedSessionBeginsAnotherAndRepeatsNothing(t *testing.T) {
+	s := newExactlyOnce(t)
+	e, _ := s.consumer()
+	for n := 0; n < 500; n += 100 {
+		s.send(n, n+100)
+		e.await(t, n+100)
+		// A transaction under the same id ends the consumer's session.
+		rival := s.rival(n / 100 % partitions)
+		if err := rival.BeginTransaction(); err != nil {
+			t.Fatal(err)
+		}
+		if err := rival.ProduceSync(t.Context(), &kgo.Record{Key: []byte("key-0"), Value: []byte("rival")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		if err := rival.EndTransaction(t.Context(), kgo.TryAbort); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.send(500, 600)
+	e.await(t, 600)
+	s.mustHave(600)
+}
+
+func TestARecordTooLargeIsReplacedWithinTheTransaction(t *testing.T) {
+	s := newExactlyOnce(t)
+	// The input takes what the output does not.
+	response, err := s.broker.Client.IncrementalAlterConfigs(t.Context(), &kafka.IncrementalAlterConfigsRequest{
+		Resources: []kafka.IncrementalAlterConfigsRequestResource{{
+			ResourceType: kafka.ResourceTypeTopic, ResourceName: s.out,
+			Configs: []kafka.IncrementalAlterConfigsRequestConfig{{
+				Name: "max.message.bytes", Value: "1000", ConfigOperation: kafka.ConfigOperationSet,
+			}},
+		}},
+	})
+	if err != nil || response.Resources[0].Error != nil {
+		t.Fatal(err, response)
+	}
+	var records []kafka.Message
+	for n := range 20 {
+		value := fmt.Appendf(nil, "%06d", n)
+		if n%3 == 0 {
+			value = append(value, bytes.Repeat([]byte("."), 2000)...)
+		}
+		records = append(records, kafka.Message{Topic: s.in, Partition: -1, Key: fmt.Appendf(nil, "key-%d", n%10), Value: value})
+	}
+	if err := s.publisher.Publish(t.Context(), records, refuseNothing); err != nil {
+		t.Fatal(err)
+	}
+	e, _ := s.consumer()
+	e.await(t, 20)
+	s.mustHave(20)
+	s.send(20, 40)
+	e.await(t, 40)
+	s.mustHave(40)
+}
+
+// TestACommittedOffsetIsThatOfTheTransaction holds what was published against what the
+// group has committed: together or not at all.
+func TestACommittedOffsetIsThatOfTheTransaction(t *testing.T) {
+	s := newExactlyOnce(t)
+	s.send(0, 100)
+	e, stop := s.consumer()
+	e.await(t, 100)
+	stop()
+	offsets, err := stream.Committed(t.Context(), s.broker.Client, s.group, s.in, []int{0, 1, 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := servertest.NewDrain(t, s.broker, s.in).Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := map[int]int64{}
+	for _, record := range asked {
+		ends[record.Partition] = max(ends[record.Partition], record.Offset+1)
+	}
+	for partition, end := range ends {
+		if offsets[partition] != end {
+			t.Errorf("partition %d: %d is committed, want %d", partition, offsets[partition], end)
+		}
+	}
+}
