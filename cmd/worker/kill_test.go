@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,8 +62,14 @@ func (k *killed) event(t *testing.T, record kafka.Message) {
 // middle of a stream of checks. Every request must have its one decision, and what
 // was deducted must be what the events and the results say.
 func TestAKilledWorkerLosesNothing(t *testing.T) {
+	t.Run("at least once", func(t *testing.T) { killInMidStream(t, false) })
+	t.Run("exactly once", func(t *testing.T) { killInMidStream(t, true) })
+}
+
+func killInMidStream(t *testing.T, exactlyOnce bool) {
 	d := proctest.NewDeployment(t)
-	worker, httpAddr := d.StartReady(t)
+	delivery := fmt.Sprintf("--exactly-once=%t", exactlyOnce)
+	worker, httpAddr := d.StartReady(t, delivery)
 	names := make([]string, killCustomers)
 	for i := range names {
 		names[i] = fmt.Sprintf("customer-%d", i)
@@ -84,7 +92,7 @@ func TestAKilledWorkerLosesNothing(t *testing.T) {
 		}
 		if n <= kills && len(seen.results) > n*killChecks/(kills+1) {
 			worker.Kill()
-			worker, httpAddr = d.Start(t)
+			worker, httpAddr = d.Start(t, delivery)
 			n++
 		}
 		if time.Now().After(deadline) {
@@ -112,8 +120,28 @@ func TestAKilledWorkerLosesNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d checks, %d results repeated", kills, killChecks, seen.repeats)
-	d.StartReady(t)
+	if exactlyOnce {
+		if seen.repeats > 0 {
+			t.Errorf("%d results are repeated", seen.repeats)
+		}
+		t.Run("kcat sees everything once", func(t *testing.T) {
+			kcatSeesOnce(t, d.Topics.CheckResults, killChecks)
+			kcatSeesOnce(t, d.Topics.UsageEvents, killCustomers*killGrant)
+		})
+	}
+	d.StartReady(t, delivery)
 	seen.reconcile(t, d, names)
+}
+
+// kcatSeesOnce reads a topic as librdkafka does that reads only what is committed: so
+// many records, no two alike.
+func kcatSeesOnce(t *testing.T, topic string, want int) {
+	t.Helper()
+	output := kcat(t, servertest.KafkaAddr(t), "", "-C", "-t", topic, "-e", "-q", "-o", "beginning", "-X", "isolation.level=read_committed", "-f", "%s\n")
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	if distinct := len(slices.Compact(slices.Sorted(slices.Values(lines)))); len(lines) != want || distinct != want {
+		t.Errorf("kcat sees %d records of %s, %d of them distinct, want %d", len(lines), topic, distinct, want)
+	}
 }
 
 // sendChecks sends checks that deduct 1, each customer in turn.

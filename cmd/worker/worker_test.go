@@ -265,29 +265,31 @@ func TestTheCatalogueCommandNamesEveryProblemWithItsLine(t *testing.T) {
 	}
 }
 
-// TestKcatAsksAndHears is what a user does first: produce with kcat, consume with kcat.
-func TestKcatAsksAndHears(t *testing.T) {
-	kcat, err := exec.LookPath("kcat")
+// kcat runs kcat and returns what it prints.
+func kcat(t *testing.T, kafkaAddr, stdin string, args ...string) string {
+	t.Helper()
+	program, err := exec.LookPath("kcat")
 	if err != nil {
 		t.Skip("kcat is not installed")
 	}
+	command := exec.CommandContext(t.Context(), program, append([]string{"-b", kafkaAddr}, args...)...)
+	command.Stdin = strings.NewReader(stdin)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("kcat %s: %v\n%s", strings.Join(args, " "), err, output)
+	}
+	return string(output)
+}
+
+// TestKcatAsksAndHears is what a user does first: produce with kcat, consume with kcat.
+func TestKcatAsksAndHears(t *testing.T) {
 	kafkaAddr, httpAddr := proctest.FreeAddr(t), proctest.FreeAddr(t)
 	worker := proctest.Start(t, "worker", "dev", "--dev-kafka-addr", kafkaAddr, "--dev-redis-addr", "127.0.0.1:0", "--http-addr", httpAddr)
 	worker.AwaitOutput(t, "Serving.")
-	run := func(stdin string, args ...string) string {
-		t.Helper()
-		command := exec.CommandContext(t.Context(), kcat, append([]string{"-b", kafkaAddr}, args...)...)
-		command.Stdin = strings.NewReader(stdin)
-		output, err := command.CombinedOutput()
-		if err != nil {
-			t.Fatalf("kcat %s: %v\n%s", strings.Join(args, " "), err, output)
-		}
-		return string(output)
-	}
-	run(`acme:{"customer_id":"acme","feature_id":"messages","send_event":true}`, "-P", "-t", "balance.checks", "-K:", "-X", "partitioner=murmur2_random", "-H", "request-id=my-first")
+	kcat(t, kafkaAddr, `acme:{"customer_id":"acme","feature_id":"messages","send_event":true}`, "-P", "-t", "balance.checks", "-K:", "-X", "partitioner=murmur2_random", "-H", "request-id=my-first")
 	for _, topic := range []string{"balance.check-results", "balance.usage-events"} {
 		for deadline := time.Now().Add(proctest.AnswerTimeout); ; {
-			heard := run("", "-C", "-t", topic, "-o", "beginning", "-e", "-q")
+			heard := kcat(t, kafkaAddr, "", "-C", "-t", topic, "-o", "beginning", "-e", "-q")
 			if strings.Contains(heard, `"request_id":"my-first"`) {
 				break
 			}

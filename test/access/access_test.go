@@ -5,6 +5,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -77,19 +78,25 @@ type acl struct {
 	resource  kafka.ResourceType
 	name      string
 	operation kafka.ACLOperationType
+	pattern   kafka.PatternType // literal where it is 0
 }
 
 // acls are the smallest that suffice (docs/security.md).
 func (s *securedKafka) acls() []acl {
 	topics := s.test.Topics
-	all := []acl{{kafka.ResourceTypeGroup, s.test.Group, kafka.ACLOperationTypeRead}}
+	all := []acl{{resource: kafka.ResourceTypeGroup, name: s.test.Group, operation: kafka.ACLOperationTypeRead}}
 	for _, topic := range []string{topics.Checks, topics.Commands} {
-		all = append(all, acl{kafka.ResourceTypeTopic, topic, kafka.ACLOperationTypeRead})
+		all = append(all, acl{resource: kafka.ResourceTypeTopic, name: topic, operation: kafka.ACLOperationTypeRead})
 	}
 	for _, topic := range []string{topics.CheckResults, topics.CommandResults, topics.UsageEvents, topics.DeadLetters} {
-		all = append(all, acl{kafka.ResourceTypeTopic, topic, kafka.ACLOperationTypeWrite})
+		all = append(all, acl{resource: kafka.ResourceTypeTopic, name: topic, operation: kafka.ACLOperationTypeWrite})
 	}
 	return all
+}
+
+// transactions is what --exactly-once needs beside the others.
+func (s *securedKafka) transactions() acl {
+	return acl{kafka.ResourceTypeTransactionalID, s.test.Group + "/", kafka.ACLOperationTypeWrite, kafka.PatternTypePrefixed}
 }
 
 func (s *securedKafka) principal(mutual bool) string {
@@ -104,7 +111,7 @@ func (s *securedKafka) allow(t *testing.T, principal string, all ...acl) {
 	request := &kafka.CreateACLsRequest{}
 	for _, a := range all {
 		request.ACLs = append(request.ACLs, kafka.ACLEntry{
-			ResourceType: a.resource, ResourceName: a.name, ResourcePatternType: kafka.PatternTypeLiteral, Principal: principal, Host: "*",
+			ResourceType: a.resource, ResourceName: a.name, ResourcePatternType: cmp.Or(a.pattern, kafka.PatternTypeLiteral), Principal: principal, Host: "*",
 			Operation: a.operation, PermissionType: kafka.ACLPermissionTypeAllow,
 		})
 	}
@@ -167,7 +174,15 @@ func TestSASLOverTLSWithTheSmallestACLs(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", mechanism, code, worker.Output())
 		}
 	}
-	worker, _ := s.test.Start(t, flags("scram-sha-512", "wrong")...)
+	once := append(flags("plain", password), "--exactly-once")
+	worker, _ := s.test.Start(t, once...)
+	worker.AwaitOutput(t, "Transactional ID Authorization Failed")
+	s.allow(t, principal, s.transactions())
+	decides(t, s.test) // it tried on
+	if code := worker.Stop(t); code != 0 {
+		t.Errorf("exactly once: exit code %d\n%s", code, worker.Output())
+	}
+	worker, _ = s.test.Start(t, flags("scram-sha-512", "wrong")...)
 	worker.AwaitOutput(t, "SASL Authentication failed")
 	worker.Kill()
 	for _, a := range s.acls() {

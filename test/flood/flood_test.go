@@ -35,9 +35,9 @@ type scene struct {
 	d *proctest.Deployment
 }
 
-func newScene(t *testing.T) *scene {
+func newScene(t *testing.T, flags ...string) *scene {
 	k, r := realtest.StartKafka(t, realtest.KafkaOptions{}), realtest.StartRedis(t)
-	return &scene{t, proctest.NewDeploymentOn(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr)}
+	return &scene{t, proctest.NewDeploymentOn(t, servertest.BrokerAt(t, k.Addr), append(flags, "--redis-addrs", r.Addr)...)}
 }
 
 func (s *scene) grant(names ...string) {
