@@ -5,6 +5,7 @@ package flood
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -80,6 +81,21 @@ func (s *scene) written(topic string) (sum int64) {
 	return sum
 }
 
+// committed is how many checks are answered for good.
+func (s *scene) committed() (sum int64) {
+	s.Helper()
+	offsets, err := stream.Committed(s.Context(), s.d.Broker.Client, s.d.Group, s.d.Topics.Checks, []int{0, 1, 2, 3})
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, offset := range offsets {
+		sum += max(0, offset)
+	}
+	return sum
+}
+
+// TestABacklogIsWorkedOffWithinBoundedMemory works a backlog off at least once, and then
+// the same checks once more, exactly once.
 func TestABacklogIsWorkedOffWithinBoundedMemory(t *testing.T) {
 	backlog := 5_000_000
 	if testing.Short() {
@@ -95,21 +111,28 @@ func TestABacklogIsWorkedOffWithinBoundedMemory(t *testing.T) {
 	if code := worker.Stop(t); code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
-	s.send(backlog, func(i int) string { return names[i%customers] })
-	began := time.Now()
-	worker, _ = s.d.Start(t)
-	most := int64(0)
-	realtest.UntilWithin(t, patience, "backlog", func() bool {
-		most = max(most, worker.ResidentBytes(t))
-		return s.written(s.d.Topics.CheckResults) >= int64(backlog)
-	})
-	took := time.Since(began)
-	if events := s.written(s.d.Topics.UsageEvents); events < int64(backlog) {
-		t.Errorf("%d usage events", events)
-	}
-	t.Logf("%d records in %.0f s (%.0f per second), %d MiB of memory at the most", backlog, took.Seconds(), float64(backlog)/took.Seconds(), most>>20)
-	if most > mostBytes {
-		t.Errorf("the worker took %d MiB", most>>20)
+	for _, exactlyOnce := range []bool{false, true} {
+		s.send(backlog, func(i int) string { return names[i%customers] })
+		events := s.written(s.d.Topics.UsageEvents)
+		began := time.Now()
+		worker, _ = s.d.Start(t, fmt.Sprintf("--exactly-once=%t", exactlyOnce))
+		most := int64(0)
+		realtest.UntilWithin(t, patience, "backlog", func() bool {
+			most = max(most, worker.ResidentBytes(t))
+			return s.committed() == s.written(s.d.Topics.Checks)
+		})
+		took := time.Since(began)
+		if events := s.written(s.d.Topics.UsageEvents) - events; events < int64(backlog) {
+			t.Errorf("%d usage events", events)
+		}
+		t.Logf("exactly once %t: %d records in %.0f s (%.0f per second), %d MiB of memory at the most",
+			exactlyOnce, backlog, took.Seconds(), float64(backlog)/took.Seconds(), most>>20)
+		if most > mostBytes {
+			t.Errorf("the worker took %d MiB", most>>20)
+		}
+		if code := worker.Stop(t); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
 	}
 }
 
@@ -146,5 +169,67 @@ func TestACustomerThatSendsMostOfTheTrafficDoesNotStopOthers(t *testing.T) {
 	t.Logf("%d checks of the quiet customer while the loud one flooded, the slowest answered in %v", asked, slowest.Round(time.Millisecond))
 	if slowest > 5*time.Second {
 		t.Errorf("the quiet customer waited for %v", slowest)
+	}
+}
+
+// TestASlowBrokerSlowsTheReading has Kafka take the worker's results more slowly (a quota)
+// than checks come.
+func TestASlowBrokerSlowsTheReading(t *testing.T) {
+	const (
+		checks          = 30_000
+		bytesPerSecond  = 200_000 // some 150 results with their events
+		mostInFlight    = 3 * 500 * proctest.Partitions
+		slowLongEnough  = 15 * time.Second
+		workersClientID = "tollgate"
+	)
+	s := newScene(t)
+	worker, httpAddr := s.d.StartReady(t)
+	names := make([]string, customers)
+	for i := range names {
+		names[i] = fmt.Sprintf("customer-%d", i)
+	}
+	s.grant(names...)
+	s.quota(workersClientID, kafka.AlterClientQuotaOps{Key: "producer_byte_rate", Value: bytesPerSecond})
+	s.send(checks, func(i int) string { return names[i%customers] })
+	most, inFlight, began := int64(0), 0.0, time.Now()
+	realtest.Until(t, "slowness", func() bool {
+		most, inFlight = max(most, worker.ResidentBytes(t)), max(inFlight, proctest.Metric(t, httpAddr, "tollgate_in_flight"))
+		return time.Since(began) > slowLongEnough
+	})
+	answered := s.written(s.d.Topics.CheckResults)
+	if answered > checks/2 || inFlight == 0 || inFlight > mostInFlight || most > mostBytes {
+		t.Errorf("%d answered, %.0f in flight, %d MiB", answered, inFlight, most>>20)
+	}
+	if code, _ := proctest.Get(t, "http://"+httpAddr+"/readyz"); code != http.StatusOK {
+		t.Errorf("not ready while Kafka is slow: %d", code)
+	}
+	t.Logf("%d of %d answered in %v, at the most %.0f in flight and %d MiB of memory", answered, checks, slowLongEnough, inFlight, most>>20)
+	s.quota(workersClientID, kafka.AlterClientQuotaOps{Key: "producer_byte_rate", Remove: true})
+	realtest.UntilWithin(t, patience, "the rest", func() bool { return s.written(s.d.Topics.CheckResults) >= checks })
+	if code := worker.Stop(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, topic := range []string{s.d.Topics.CheckResults, s.d.Topics.UsageEvents} {
+		records, err := servertest.NewDrain(t, s.d.Broker, topic).Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		distinct := map[string]bool{}
+		for _, record := range records {
+			distinct[string(record.Value)] = true
+		}
+		if len(distinct) != checks {
+			t.Errorf("%d different records in %s", len(distinct), topic)
+		}
+	}
+}
+
+func (s *scene) quota(clientID string, op kafka.AlterClientQuotaOps) {
+	s.Helper()
+	response, err := s.d.Broker.Client.AlterClientQuotas(s.Context(), &kafka.AlterClientQuotasRequest{Entries: []kafka.AlterClientQuotaEntry{{
+		Entities: []kafka.AlterClientQuotaEntity{{EntityType: "client-id", EntityName: clientID}}, Ops: []kafka.AlterClientQuotaOps{op},
+	}}})
+	if err != nil || response.Entries[0].Error != nil {
+		s.Fatal(err, response)
 	}
 }
