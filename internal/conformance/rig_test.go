@@ -42,10 +42,15 @@ type rig struct {
 	changed chan struct{}
 }
 
-// Decide makes the rig a stream.Decider.
+// Partition makes the rig a stream.Decider.
+func (r *rig) Partition(string, int) stream.PartitionDecider { return r }
+
 func (r *rig) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
-	return r.current.Load().Decide(ctx, batch)
+	return r.current.Load().Partition(batch.Topic, batch.Partition).Decide(ctx, batch)
 }
+
+// Rest forgets nothing: a case may have a record delivered again that is committed.
+func (r *rig) Rest(context.Context, int64) bool { return false }
 
 // Settled notes the records whose results and events are all acknowledged.
 func (r *rig) Settled(batch stream.Batch) {

@@ -58,7 +58,7 @@ type Options struct {
 	Clock func() time.Time
 }
 
-// Engine decides batches of check requests and commands. It is a stream.Decider.
+// Engine decides check requests and commands. It is a stream.Decider.
 type Engine struct {
 	store    *store.Store
 	options  Options
@@ -111,16 +111,18 @@ type request struct {
 	now     time.Time
 }
 
-// Decide decides the records of a batch, in order, in one pipeline to Redis.
-func (e *Engine) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
+// decide decides the records of a batch, in order, in one pipeline to Redis, and returns
+// the calls, too.
+func (e *Engine) decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, []store.Call, error) {
 	e.observer.Batched(len(batch.Records))
 	work := make([]pending, len(batch.Records))
 	var calls []store.Call
 	current, now := e.rules.Load(), e.options.Clock()
+	source := store.Source(batch.Cluster, batch.Topic, batch.Partition)
 	for i := range batch.Records {
 		record := &batch.Records[i]
 		r := &request{record: record, rules: current, now: now, origin: store.Origin{
-			Topic: batch.Topic, Partition: batch.Partition, Offset: record.Offset, TimestampMs: wire.TimestampMs(record),
+			Source: source, Offset: record.Offset, TimestampMs: wire.TimestampMs(record),
 			Generation: batch.Generation, Committed: batch.Committed,
 		}}
 		if batch.Topic == e.options.Topics.Commands {
@@ -134,7 +136,7 @@ func (e *Engine) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Messag
 	}
 	replies, err := e.run(ctx, calls)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var out []kafka.Message
 	for i := range work {
@@ -144,11 +146,11 @@ func (e *Engine) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Messag
 		}
 		records, err := e.settle(&batch.Records[i], &work[i], replies[0])
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		out, replies = append(out, records...), replies[1:]
 	}
-	return out, nil
+	return out, calls, nil
 }
 
 // settle turns a reply into records.

@@ -58,7 +58,7 @@ func (f *fixture) decide(topic, value string) []kafka.Message {
 	f.Helper()
 	f.offset++
 	record := kafka.Message{Topic: topic, Offset: f.offset, Time: time.Now(), Key: []byte("acme"), Value: []byte(value)}
-	out, err := f.engine.Decide(f.Context(), stream.Batch{Topic: topic, Generation: 1, Records: []kafka.Message{record}})
+	out, err := f.engine.Partition(topic, 0).Decide(f.Context(), stream.Batch{Topic: topic, Generation: 1, Records: []kafka.Message{record}})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -61,6 +61,7 @@ func TestEngineAnswersAsTheModel(t *testing.T) {
 			"send even more": d.send,
 			"redeliver":      d.redeliver,
 			"commit":         d.commit,
+			"rest":           d.rest,
 			"pass time":      d.passTime,
 			"new catalogue":  d.newCatalog,
 			"flush scripts":  d.flushScripts,
@@ -73,6 +74,7 @@ func TestEngineAnswersAsTheModel(t *testing.T) {
 type driver struct {
 	client    *redis.Client
 	engine    *engine.Engine
+	deciders  map[string]stream.PartitionDecider // by topic, of partition 0
 	catalogs  []*balance.Catalog
 	world     *world
 	now       time.Time // the engine's clock
@@ -98,6 +100,10 @@ func newDriver(t *rapid.T, client *redis.Client, catalogs []*balance.Catalog) *d
 	d.engine = engine.New(st, catalogs[0], engine.Options{
 		Topics: topics, IdempotencyWindow: window, Clock: func() time.Time { return d.now },
 	}, servertest.Silent(), ops.NewMetrics())
+	d.deciders = map[string]stream.PartitionDecider{}
+	for _, topic := range []string{topics.Checks, topics.Commands} {
+		d.deciders[topic] = d.engine.Partition(topic, 0)
+	}
 	return d
 }
 
@@ -162,7 +168,10 @@ func (d *driver) decide(t *rapid.T, topic string, from int) {
 	for _, s := range d.sent[topic][from:] {
 		batch.Records = append(batch.Records, s.record)
 	}
-	out, err := d.engine.Decide(context.Background(), batch)
+	if len(batch.Records) == 0 {
+		return
+	}
+	out, err := d.deciders[topic].Decide(context.Background(), batch)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,6 +249,12 @@ func (d *driver) redeliver(t *rapid.T) {
 func (d *driver) commit(t *rapid.T) {
 	topic := rapid.SampledFrom([]string{topics.Checks, topics.Commands}).Draw(t, "topic")
 	d.committed[topic] = rapid.Int64Range(d.committed[topic], int64(len(d.sent[topic]))).Draw(t, "committed")
+}
+
+// rest gives the engine time to forget what is committed.
+func (d *driver) rest(t *rapid.T) {
+	topic := rapid.SampledFrom([]string{topics.Checks, topics.Commands}).Draw(t, "topic")
+	d.deciders[topic].Rest(context.Background(), d.committed[topic])
 }
 
 // touchAll has everything that is due applied, so that what comes next finds the

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"strconv"
 	"time"
 )
@@ -9,16 +11,20 @@ import (
 // that a record processed again returns what it returned the first time
 // (semantics: Redelivery and repeats).
 type Origin struct {
-	Topic       string
-	Partition   int
+	Source      string // the topic partition, see Source
 	Offset      int64
 	TimestampMs int64
 	Generation  int   // of the consumer group that handed the record out
 	Committed   int64 // offset up to which the partition is committed
 }
 
-// Source names the topic partition: <topic>/<partition>.
-func (o Origin) Source() string { return o.Topic + "/" + strconv.Itoa(o.Partition) }
+// Source names a topic partition of a Kafka cluster in keys. Offsets and generations mean
+// nothing to another cluster, so a cluster that was made anew must not find what the one
+// before left. The name is a digest: it stands in Redis once for every customer.
+func Source(cluster, topic string, partition int) string {
+	digest := sha256.Sum256([]byte(cluster + "/" + topic))
+	return base64.RawURLEncoding.EncodeToString(digest[:6]) + "/" + strconv.Itoa(partition)
+}
 
 // Kind keeps the idempotency keys of checks and of commands apart.
 type Kind string
@@ -48,7 +54,7 @@ type Step struct {
 func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...any) Call {
 	customer := s.customerKey(step.Customer)
 	keys := make([]string, 3, 4)
-	keys[0], keys[1], keys[2] = customer, entitiesKey(customer), ledgerKey(customer, step.Origin.Source())
+	keys[0], keys[1], keys[2] = customer, entitiesKey(customer), ledgerKey(customer, step.Origin.Source)
 	nowMs := step.Now.UnixMilli()
 	windowEnd := ""
 	if step.IdempotencyKey != "" {

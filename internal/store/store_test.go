@@ -43,7 +43,7 @@ func newFixture(t *testing.T) *fixture {
 // step is that of the next record.
 func (f *fixture) step() Step {
 	f.offset++
-	return Step{Now: time.UnixMilli(1_000_000), Customer: "c", Origin: Origin{Topic: "t", Offset: f.offset, Generation: 1}, Remember: true}
+	return Step{Now: time.UnixMilli(1_000_000), Customer: "c", Origin: Origin{Source: "t/0", Offset: f.offset, Generation: 1}, Remember: true}
 }
 
 func (f *fixture) grant(units int64) Call {
@@ -152,6 +152,75 @@ func TestAZombieLearnsThatItLostItsPartition(t *testing.T) {
 	}
 	if left := f.outcome(f.run(f.check(0, false))[0]).Pool.Remaining(); left != 8 {
 		t.Errorf("%d left, want 8", left)
+	}
+}
+
+func TestAZombieLearnsSoAfterTheLedgerIsForgotten(t *testing.T) {
+	f := newFixture(t)
+	late := f.check(1, true)
+	next := f.check(1, true)
+	next.args[3] = 2 // the next generation
+	f.run(next)
+	f.forget(next, f.offset+1)
+	if reply := f.run(late)[0]; !reply.Stale {
+		t.Errorf("got %+v", reply)
+	}
+	if left := f.outcome(f.run(f.check(0, false))[0]).Pool.Remaining(); left != 9 {
+		t.Errorf("%d left, want 9", left)
+	}
+	if reply := f.run(f.check(1, true))[0]; reply.Stale || reply.Replayed || f.outcome(reply).Pool.Remaining() != 8 {
+		t.Errorf("a new record: %+v", reply)
+	}
+}
+
+// forget forgets the ledger of a call, which must be there and then must not, unless an
+// offset of it is not committed.
+func (f *fixture) forget(call Call, committed int64) (kept int64) {
+	f.Helper()
+	ledger, ok := call.Ledger()
+	if !ok || f.client.Exists(f.Context(), ledger.key).Val() != 1 {
+		f.Fatalf("no ledger %+v", ledger)
+	}
+	if err := f.store.Forget(f.Context(), []Ledger{ledger}, committed); err != nil {
+		f.Fatal(err)
+	}
+	return f.client.Exists(f.Context(), ledger.key).Val()
+}
+
+func TestOnlyWhatIsCommittedIsForgotten(t *testing.T) {
+	f := newFixture(t)
+	first, second := f.check(1, true), f.check(1, true)
+	f.run(first, second)
+	if f.forget(first, f.offset) != 1 {
+		t.Error("an outcome was forgotten that is not committed")
+	}
+	if reply := f.run(second)[0]; !reply.Replayed {
+		t.Errorf("got %+v", reply)
+	}
+	if err := f.client.ScriptFlush(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if f.forget(first, f.offset+1) != 0 {
+		t.Error("the ledger is still there")
+	}
+}
+
+// TestAStrangerIsForgottenForGood: customers that do not exist must not fill Redis.
+func TestAStrangerIsForgottenForGood(t *testing.T) {
+	f := newFixture(t)
+	step := f.step()
+	step.Customer = "stranger"
+	call := f.store.Check(&Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 1}}, Deduct: true}, f.items)
+	f.run(call)
+	f.forget(call, f.offset+1)
+	if ttl := f.client.PTTL(t.Context(), f.store.customerKey("stranger")).Val(); ttl <= 0 || ttl > strangerMark {
+		t.Errorf("its mark stays for %v", ttl)
+	}
+	step = f.step()
+	step.Customer = "stranger"
+	f.run(f.store.CustomerPut(step, f.items, "", "", ""))
+	if ttl := f.client.PTTL(t.Context(), f.store.customerKey("stranger")).Val(); ttl != -1 {
+		t.Errorf("a customer expires in %v", ttl)
 	}
 }
 

@@ -42,6 +42,7 @@ type Consumer struct {
 	logger    *slog.Logger
 	observer  Observer
 	joined    atomic.Bool
+	cluster   string // its id
 }
 
 // NewConsumer makes a consumer; Run makes it work.
@@ -57,6 +58,9 @@ func (c *Consumer) Joined() bool { return c.joined.Load() }
 // Run consumes until ctx ends; then it finishes what is in hand, commits it and
 // leaves the group. It fails where the group cannot be set up at all.
 func (c *Consumer) Run(ctx context.Context) error {
+	if err := c.identify(ctx); err != nil {
+		return nil // ctx ended
+	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: c.options.Group, Brokers: c.broker.Addresses, Dialer: c.broker.Dialer, Topics: c.options.Topics,
 		// Range gives partition n of every topic to the same worker.
@@ -90,6 +94,22 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 }
 
+// identify reads the id of the cluster, trying until it succeeds or ctx ends.
+func (c *Consumer) identify(ctx context.Context) error {
+	for try := 0; ; try++ {
+		metadata, err := c.broker.Client.Metadata(ctx, &kafka.MetadataRequest{Topics: c.options.Topics})
+		if err == nil {
+			c.cluster = metadata.ClusterID
+			return nil
+		}
+		logRetry(c.logger, try, "cannot read the cluster's id, trying again", err)
+		c.observer.Retried()
+		if !pause(ctx, try) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // begin starts a flow for every partition that the generation assigns.
 func (c *Consumer) begin(generation *kafka.Generation) {
 	commits := newCommitter(generation, c.logger, c.observer)
@@ -99,7 +119,8 @@ func (c *Consumer) begin(generation *kafka.Generation) {
 		for _, assigned := range assignments {
 			f := &flow{
 				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), member: member,
-				logger: c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
+				decider: c.decider.Partition(topic, assigned.ID),
+				logger:  c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
 			}
 			f.committed.Store(max(0, assigned.Offset))
 			if c.options.ExactlyOnce {

@@ -22,6 +22,7 @@ type flow struct {
 	committed  atomic.Int64
 	member     *membership
 	delivery   delivery
+	decider    PartitionDecider
 	logger     *slog.Logger
 }
 
@@ -93,7 +94,7 @@ func (f *flow) fetch(generation, working context.Context, offset int64, batches 
 		try, offset = 0, got.Next
 		f.consumer.observer.Fetched(f.topic, f.partition, got.End-got.Next)
 		for _, records := range split(got.Records, f.consumer.options.BatchMax) {
-			batch := Batch{Topic: f.topic, Partition: f.partition, Generation: f.generation, Records: records}
+			batch := Batch{Cluster: f.consumer.cluster, Topic: f.topic, Partition: f.partition, Generation: f.generation, Records: records}
 			select {
 			case batches <- batch:
 			case <-fetching.Done():
@@ -137,13 +138,18 @@ func split(records []kafka.Message, most int) [][]kafka.Message {
 // decide hands batches to the decider until the generation ends; what is waiting
 // then is left to the next owner.
 func (f *flow) decide(generation, working context.Context, batches <-chan Batch, outs chan<- decided) error {
-	for batch := range batches {
+	restless := false
+	for {
+		batch, open := f.await(working, batches, &restless)
+		if !open {
+			return nil
+		}
 		if generation.Err() != nil {
 			continue
 		}
 		batch = f.fill(generation, batch, batches)
 		batch.Committed = f.committed.Load()
-		out, err := f.consumer.decider.Decide(working, batch)
+		out, err := f.decider.Decide(working, batch)
 		if err != nil {
 			return err
 		}
@@ -152,8 +158,25 @@ func (f *flow) decide(generation, working context.Context, batches <-chan Batch,
 		case <-working.Done():
 			return context.Cause(working)
 		}
+		restless = true
 	}
-	return nil
+}
+
+// restAfter is how long nothing must have come for a partition to be at rest.
+const restAfter = 10 * time.Millisecond
+
+// await returns the next batch. While none comes the decider may use the time.
+func (f *flow) await(working context.Context, batches <-chan Batch, restless *bool) (batch Batch, open bool) {
+	for *restless {
+		select {
+		case batch, open = <-batches:
+			return batch, open
+		case <-time.After(restAfter):
+			*restless = f.decider.Rest(working, f.committed.Load())
+		}
+	}
+	batch, open = <-batches
+	return batch, open
 }
 
 // fill waits up to BatchLinger for more records where the batch is not full.

@@ -15,6 +15,7 @@ import (
 
 // Batch is a run of records of one partition, in order.
 type Batch struct {
+	Cluster    string // id of the Kafka cluster
 	Topic      string
 	Partition  int
 	Generation int   // of the consumer group
@@ -25,15 +26,25 @@ type Batch struct {
 // next is the offset behind the batch.
 func (b *Batch) next() int64 { return b.Records[len(b.Records)-1].Offset + 1 }
 
-// Decider makes the records to publish out of the records of a batch. It is
-// called for one batch of a partition at a time, in order. A partition of -1 in a
-// record to publish leaves the choice to its key.
-//
-// It returns ErrPartitionLost where it learns that another worker has taken the
-// partition over, and any other error only when ctx ends; the batch is then
-// neither published nor committed.
+// Decider decides the records of the partitions that are assigned.
 type Decider interface {
+	Partition(topic string, partition int) PartitionDecider
+}
+
+// PartitionDecider decides the records of a partition, for as long as it is assigned. Its
+// methods are called one at a time.
+type PartitionDecider interface {
+	// Decide makes the records to publish out of the records of a batch, one batch after
+	// the other. A partition of -1 in a record to publish leaves the choice to its key.
+	//
+	// It returns ErrPartitionLost where it learns that another worker has taken the
+	// partition over, and any other error only when ctx ends; the batch is then
+	// neither published nor committed.
 	Decide(ctx context.Context, batch Batch) ([]kafka.Message, error)
+	// Rest is called while nothing waits to be decided, with the offset up to which the
+	// partition is committed. It should take no longer than a batch, and returns whether
+	// it wants to be called again before the next one.
+	Rest(ctx context.Context, committed int64) (again bool)
 }
 
 // ErrPartitionLost says that another worker owns the partition by now.

@@ -36,6 +36,9 @@ type echo struct {
 	lost    bool // answer that the partition is lost
 }
 
+func (e *echo) Partition(string, int) stream.PartitionDecider { return e }
+func (e *echo) Rest(context.Context, int64) bool              { return false }
+
 func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()

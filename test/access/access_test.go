@@ -226,7 +226,7 @@ func TestMutualTLS(t *testing.T) {
 var redisACL = []string{
 	"+ping", "+info", "+hello", "+client|setname", "+evalsha", "+script|load", "+hsetnx", "+hgetall",
 	"+hget", "+hmget", "+hset", "+hdel", "+hexists", "+hkeys", "+hincrby", "+zadd", "+zrange", "+zrem",
-	"+lindex", "+lrange", "+lpop", "+rpush", "+get", "+set", "+del", "+unlink",
+	"+lindex", "+lrange", "+lpop", "+rpush", "+get", "+set", "+del", "+unlink", "+pexpire", "+persist",
 }
 
 func TestRedisOverTLSWithTheSmallestACL(t *testing.T) {

@@ -37,11 +37,37 @@ type fixture struct {
 	offset    int64
 }
 
+// Topics as a Kafka cluster with an id of the usual length has them.
+const (
+	clusterID     = "5L6g3nShT-eMCtK--X86sw"
+	checksTopic   = "balance.checks"
+	commandsTopic = "balance.commands"
+	partitions    = 12
+)
+
+func sourceOf(topic string, n int) string { return store.Source(clusterID, topic, n%partitions) }
+
+// forget has the ledgers of all customers forgotten.
+func (f *fixture) forget(topic string, call func(n int) store.Call) {
+	f.Helper()
+	for from := 0; from < f.customers; from += batch {
+		var ledgers []store.Ledger
+		for n := from; n < min(from+batch, f.customers); n++ {
+			c := call(n)
+			ledger, _ := c.Ledger()
+			ledgers = append(ledgers, ledger)
+		}
+		if err := f.store.Forget(f.Context(), ledgers, f.offset+1); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
 func (f *fixture) step(n int, committed int64) store.Step {
 	f.offset++
 	return store.Step{
 		Now: time.Now(), Customer: fmt.Sprintf("customer-%d", n), Remember: true,
-		Origin: store.Origin{Topic: "balance.checks", Partition: n % 12, Offset: f.offset, TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: committed},
+		Origin: store.Origin{Source: sourceOf(checksTopic, n), Offset: f.offset, TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: committed},
 	}
 }
 
@@ -114,15 +140,22 @@ func TestMemoryPerCustomerAndPerRequest(t *testing.T) {
 	empty := f.usedBytes()
 	f.each(func(n int) []store.Call {
 		put := f.step(n, 0)
-		put.Origin.Topic = "balance.commands"
+		put.Origin.Source = sourceOf(commandsTopic, n)
 		attach := f.step(n, put.Origin.Offset) // put is committed
-		attach.Origin.Topic = "balance.commands"
+		attach.Origin.Source = sourceOf(commandsTopic, n)
 		return []store.Call{
 			f.store.CustomerPut(put, f.items, "", "", ""),
 			f.store.PlanAttach(attach, f.items, "", f.catalog.Plan("pro"), nil, time.Now()),
 		}
 	})
 	provisioned := f.usedBytes()
+	command := func(n int) store.Call {
+		step := f.step(n, 0)
+		step.Origin.Source = sourceOf(commandsTopic, n)
+		return f.store.CustomerDelete(step, f.items) // only for its ledger
+	}
+	f.forget(commandsTopic, command)
+	restedProvisioned := f.usedBytes()
 	f.each(func(n int) []store.Call { return []store.Call{f.check(n, 0)} })
 	once := f.usedBytes()
 	for range 3 {
@@ -130,23 +163,30 @@ func TestMemoryPerCustomerAndPerRequest(t *testing.T) {
 		f.each(func(n int) []store.Call { return []store.Call{f.check(n, committed)} })
 	}
 	often := f.usedBytes()
+	ledger := "tollgate:{customer-7}:l:" + sourceOf(checksTopic, 7)
+	ledgerBytes := f.memoryUsage(ledger)
+	f.forget(checksTopic, func(n int) store.Call { return f.check(n, 0) })
+	rested := f.usedBytes()
 
-	customer := "tollgate:{customer-7}"
 	fmt.Printf("\n| with %d customers on the plan pro | bytes a customer |\n| --- | ---: |\n", f.customers)
 	for _, row := range []struct {
 		what  string
 		bytes int64
 	}{
-		{"all, after customer.put and plan.attach", per(provisioned - empty)},
-		{"all, after one check with send_event", per(once - empty)},
-		{"all, after four checks, each committed before the next", per(often - empty)},
-		{"MEMORY USAGE of the customer's hash", f.memoryUsage(customer)},
-		{"MEMORY USAGE of the ledger of its checks", f.memoryUsage(customer + ":l:balance.checks/" + strconv.Itoa(7%12))},
-		{"MEMORY USAGE of the ledger of its commands", f.memoryUsage(customer + ":l:balance.commands/" + strconv.Itoa(7%12))},
+		{"all, right after customer.put and plan.attach", per(provisioned - empty)},
+		{"all, when these outcomes are forgotten", per(restedProvisioned - empty)},
+		{"all, right after one check with send_event", per(once - empty)},
+		{"all, right after four checks, each committed before the next", per(often - empty)},
+		{"all, when their outcomes are forgotten", per(rested - empty)},
+		{"MEMORY USAGE of the customer's hash", f.memoryUsage("tollgate:{customer-7}")},
+		{"MEMORY USAGE of the ledger of its checks, before it is forgotten", ledgerBytes},
 	} {
 		fmt.Printf("| %s | %d |\n", row.what, row.bytes)
 	}
 	if grown := per(often - once); grown > 8 {
 		t.Errorf("three more checks, committed, left %d bytes a customer", grown)
+	}
+	if left := per(rested - restedProvisioned); left > 64 {
+		t.Errorf("checks that are forgotten leave %d bytes a customer", left)
 	}
 }

@@ -18,6 +18,7 @@ for place, value in pairs({ [C.name] = ARGV[11], [C.email] = ARGV[12], [C.metada
 end
 write_customer(record)
 if is_new then
+  redis.call('PERSIST', KEYS[1]) -- forget.lua
   for _, plan in ipairs(cmsgpack.unpack(ARGV[14])) do attach(record, plan, '', now) end
   write_customer(record)
 end

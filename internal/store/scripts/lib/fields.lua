@@ -5,7 +5,7 @@
 -- Every key of a customer bears the same hash tag, so one slot holds them all:
 --   <prefix>{<customer>}                    hash, see below
 --   <prefix>{<customer>}:e                  zset, entity ids by creation
---   <prefix>{<customer>}:l:<topic>/<part>   list, outcomes not yet committed
+--   <prefix>{<customer>}:l:<source>         list, outcomes not yet committed (ledger.lua)
 --   <prefix>{<customer>}:i:<kind>:<key>     string, outcome of an idempotency key
 --
 -- The hash, with <n> the length of the feature id in bytes:
@@ -17,6 +17,7 @@
 --   n<feature>               how many entities hold balances that the customer shares (B.shared)
 --   f<feature>               the customer's flags for a boolean feature (list of F)
 --   F<n>:<feature><entity>   an entity's flags
+--   z<source>                the last entry of a ledger that was forgotten (ledger.lua)
 --
 -- Amounts are integers in units of 10^-precision, times Unix milliseconds.
 

@@ -1,11 +1,13 @@
 -- The ledger: outcomes of records whose offsets are not committed yet, so that a
 -- record processed again returns what it returned the first time, however late.
 --
--- One list per customer and topic partition, an entry per record, oldest first:
+-- One list per customer and topic partition (store.Source), an entry per record, oldest first:
 --   <offset>:<timestamp>:<generation>:<outcome>
 -- The outcome is empty where all that matters is that the record had its turn.
--- Entries below the committed offset are dropped by the next call; the last entry
--- always stays, so that a record that comes late can be told from a new one.
+-- Entries below the committed offset are dropped by the next call. Where none comes for
+-- a while the list is forgotten (forget.lua), and the customer's hash keeps
+-- <offset>:<generation> of the last entry: a record that comes late from a worker that
+-- lost its partition can be told from a new one for ever.
 --
 -- Invariant: an outcome is there from the moment the record changed something until
 -- its offset is committed.
@@ -16,13 +18,24 @@ end
 
 local function entry_offset(entry) return tonumber(string.match(entry, '^%d+')) end
 
+local function forgotten_field(ledger) return 'z' .. string.match(ledger, '}:l:(.+)$') end
+
+-- As recall, where there is no list.
+local function recall_forgotten(customer, ledger, offset, generation)
+  local forgotten = redis.call('HGET', customer, forgotten_field(ledger))
+  if not forgotten then return nil, nil end
+  local last, last_generation = string.match(forgotten, '^(%d+):(%d+)$')
+  if tonumber(offset) <= tonumber(last) and tonumber(generation) < tonumber(last_generation) then return {} end
+  return nil, nil
+end
+
 -- What the ledger says of the record: nil and the last entry's offset (nil: the
 -- ledger is empty) where it is new; {outcome} where it was applied before; {} where
 -- a later generation of the consumer group has been past it: then the caller has
 -- lost the partition, and the outcome was published and committed by another.
-local function recall(ledger, offset, timestamp, generation)
+local function recall(customer, ledger, offset, timestamp, generation)
   local tail = redis.call('LINDEX', ledger, -1)
-  if not tail then return nil, nil end
+  if not tail then return recall_forgotten(customer, ledger, offset, generation) end
   local last = entry_offset(tail)
   if last < tonumber(offset) then return nil, last end
   for _, entry in ipairs(redis.call('LRANGE', ledger, 0, -1)) do

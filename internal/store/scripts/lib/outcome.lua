@@ -54,7 +54,7 @@ end
 local function begin()
   if not_yet() then return NOT_YET end
   if keep == KEEP.outcome then
-    local seen, last = recall(KEYS[3], ARGV[2], ARGV[3], ARGV[4])
+    local seen, last = recall(KEYS[1], KEYS[3], ARGV[2], ARGV[3], ARGV[4])
     if seen then return seen end
     ledger_last = last
   end
