@@ -187,8 +187,12 @@ func (r *rig) awaitSettled(ctx context.Context, t *testing.T, record string) {
 // commit, and publishes what comes of it.
 func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	t.Helper()
+	cluster, err := stream.ClusterID(t.Context(), r.broker.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
 	out, err := r.Decide(t.Context(), stream.Batch{
-		Topic: record.Topic, Partition: record.Partition, Generation: 1 << 20, Committed: record.Offset, Records: []kafka.Message{record},
+		Cluster: cluster, Topic: record.Topic, Partition: record.Partition, Generation: 1 << 20, Committed: record.Offset, Records: []kafka.Message{record},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -110,6 +110,32 @@ func TestAResultThatNoBrokerTakesIsAnErrorAndADeadLetter(t *testing.T) {
 	}
 }
 
+// TestAKafkaMadeAnewIsAnotherKafka: its offsets and generations begin again, under a Redis
+// that remembers those of the one before.
+func TestAKafkaMadeAnewIsAnotherKafka(t *testing.T) {
+	f := newFixture(t)
+	decider := f.engine.Partition(topics.Checks, 0)
+	for _, batch := range []stream.Batch{{Cluster: "old", Generation: 7}, {Cluster: "new", Generation: 1}} {
+		for offset := range int64(2) {
+			batch.Topic = topics.Checks
+			batch.Records = []kafka.Message{{
+				Topic: topics.Checks, Offset: offset, Time: time.UnixMilli(5), Value: []byte(`{"customer_id":"acme","feature_id":"messages","send_event":true}`),
+			}}
+			out, err := decider.Decide(t.Context(), batch)
+			if err != nil || len(out) != 2 {
+				t.Fatalf("%s, offset %d: %v, %+v", batch.Cluster, offset, err, out)
+			}
+		}
+	}
+	var result wire.ResultRecord
+	if err := json.Unmarshal(f.decide(topics.Checks, `{"customer_id":"acme","feature_id":"messages"}`)[0].Value, &result); err != nil {
+		t.Fatal(err)
+	}
+	if result.Balance.Usage != "4" {
+		t.Errorf("usage is %s, want 4", result.Balance.Usage)
+	}
+}
+
 func TestAnUnreadableRecordIsADeadLetterAndAnError(t *testing.T) {
 	f := newFixture(t)
 	for topic, results := range map[string]string{topics.Checks: topics.CheckResults, topics.Commands: topics.CommandResults} {

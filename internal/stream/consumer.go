@@ -97,12 +97,12 @@ func (c *Consumer) Run(ctx context.Context) error {
 // identify reads the id of the cluster, trying until it succeeds or ctx ends.
 func (c *Consumer) identify(ctx context.Context) error {
 	for try := 0; ; try++ {
-		metadata, err := c.broker.Client.Metadata(ctx, &kafka.MetadataRequest{Topics: c.options.Topics})
+		id, err := ClusterID(ctx, c.broker.Client)
 		if err == nil {
-			c.cluster = metadata.ClusterID
+			c.cluster = id
 			return nil
 		}
-		logRetry(c.logger, try, "cannot read the cluster's id, trying again", err)
+		logRetry(c.logger, try, "cannot reach Kafka, trying again", err)
 		c.observer.Retried()
 		if !pause(ctx, try) {
 			return context.Cause(ctx)

@@ -6,6 +6,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -70,6 +71,15 @@ type Broker struct {
 	Addresses []string
 	Client    *kafka.Client
 	Dialer    *kafka.Dialer // for the consumer group, which brings its own connections
+}
+
+// ClusterID is the id that a Kafka cluster was given when it was made.
+func ClusterID(ctx context.Context, client *kafka.Client) (string, error) {
+	metadata, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{}})
+	if err != nil {
+		return "", fmt.Errorf("read the cluster's id: %w", err)
+	}
+	return metadata.ClusterID, nil
 }
 
 const (
