@@ -106,9 +106,11 @@ func eachDelivery(t *testing.T, test func(s *setting)) {
 	}
 }
 
-func newSetting(t *testing.T) *setting {
+func newSetting(t *testing.T) *setting { return settingOn(t, servertest.Broker(t)) }
+
+func settingOn(t *testing.T, broker stream.Broker) *setting {
 	name := servertest.Unique("stream")
-	s := &setting{T: t, broker: servertest.Broker(t), in: name + ".in", out: name + ".out", group: name}
+	s := &setting{T: t, broker: broker, in: name + ".in", out: name + ".out", group: name}
 	servertest.CreateTopics(t, s.broker, partitions, s.in, s.out)
 	s.publisher = stream.NewPublisher(s.broker, servertest.Logger(t), &echo{})
 	return s

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"tollgate/internal/servertest"
@@ -131,4 +132,37 @@ func TestACommittedOffsetIsThatOfTheTransaction(t *testing.T) {
 			t.Errorf("partition %d: %d is committed, want %d", partition, offsets[partition], end)
 		}
 	}
+}
+
+// TestATransactionSpansBrokers has partitions led by different brokers: each is sent what
+// is its own. The cluster is kfake's, since one real broker leads everything.
+func TestATransactionSpansBrokers(t *testing.T) {
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	addrs := cluster.ListenAddrs()
+	s := settingOn(t, servertest.BrokerAt(t, addrs[0]))
+	s.exactlyOnce = true
+	for partition := range int32(partitions) {
+		for _, topic := range []string{s.in, s.out} {
+			if err := cluster.MoveTopicPartition(topic, partition, partition); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.send(0, 300)
+	e, _ := s.consumer()
+	e.await(t, 300)
+	s.mustHave(300)
+	// Leaders move; the next transactions find the new ones.
+	for partition := range int32(partitions) {
+		if err := cluster.MoveTopicPartition(s.out, partition, (partition+1)%partitions); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.send(300, 600)
+	e.await(t, 600)
+	s.mustHave(600)
 }
