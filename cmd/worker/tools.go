@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/segmentio/kafka-go"
 
 	"tollgate/internal/catalog"
 	"tollgate/internal/engine"
@@ -69,6 +71,9 @@ func (c *topicsCreateCommand) Run(ctx context.Context) error {
 		return err
 	}
 	states, err := stream.CreateTopics(ctx, broker.Client, topicsToBe(c.Topics.Names(), c.Partitions, c.ReplicationFactor, c.Retention))
+	if errors.Is(err, kafka.InvalidReplicationFactor) {
+		return fmt.Errorf("%w\n--replication-factor must not be more than the brokers that there are", err)
+	}
 	if err != nil {
 		return err
 	}
