@@ -24,8 +24,8 @@ build: ## Build both programs into bin/, static
 check: ## Format, vet, staticcheck, tidiness, the compose file
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go mod tidy -diff
-	go vet ./... && go vet -tags chaos,real ./test/...
-	go run $(STATICCHECK) -tags chaos,real ./...
+	go vet ./... && go vet -tags bench,chaos,real ./bench/... ./test/...
+	go run $(STATICCHECK) -tags bench,chaos,real ./...
 	go run $(COMPOSE) docker-compose.yml > /dev/null
 
 .PHONY: test
@@ -56,6 +56,15 @@ memory: ## Measure what a million customers cost in Redis
 .PHONY: flood
 flood: ## Work off five million records, and bear a customer that sends most of the traffic
 	go test -count=1 -tags real -v -timeout 60m ./test/flood | grep -vE '^\s+time='
+
+.PHONY: bench
+bench: ## Measure throughput, cost, latency and growth, with plots (an hour)
+	go test -count=1 -tags bench -v -timeout 120m ./bench -out $(CURDIR)/bench/results.json | grep -vE '^\s+time='
+	go run ./bench/plot bench/results.json docs/performance
+
+.PHONY: bench-guard
+bench-guard: ## Fail where the worker's share of what Redis allows has fallen by a fifth
+	go test -count=1 -tags bench -short -v -timeout 10m ./bench | grep -vE '^\s+time='
 
 .PHONY: servers
 servers: ## Start a real Kafka and a real Redis on loopback

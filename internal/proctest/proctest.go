@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -29,6 +30,13 @@ var built struct {
 // Build builds a program of cmd/ and returns its path.
 func Build(t testing.TB, name string) string {
 	t.Helper()
+	return BuildPackage(t, "tollgate/cmd/"+name)
+}
+
+// BuildPackage is Build for a program anywhere in the project.
+func BuildPackage(t testing.TB, program string) string {
+	t.Helper()
+	name := path.Base(program)
 	built.Lock()
 	defer built.Unlock()
 	if built.folder == "" {
@@ -38,15 +46,15 @@ func Build(t testing.TB, name string) string {
 		}
 		built.folder = folder
 	}
-	path := filepath.Join(built.folder, name)
-	if _, err := os.Stat(path); err == nil {
-		return path
+	file := filepath.Join(built.folder, name)
+	if _, err := os.Stat(file); err == nil {
+		return file
 	}
-	output, err := exec.Command("go", "build", "-o", path, "tollgate/cmd/"+name).CombinedOutput()
+	output, err := exec.Command("go", "build", "-o", file, program).CombinedOutput()
 	if err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, output)
 	}
-	return path
+	return file
 }
 
 // Main is servertest.Main for tests that run programs: it removes what was built, too.
@@ -162,6 +170,9 @@ func (p *Process) Output() string {
 	text, _ := p.output.read()
 	return text
 }
+
+// PID is the id of the process.
+func (p *Process) PID() int { return p.command.Process.Pid }
 
 // ResidentBytes is the memory that the process has (Linux).
 func (p *Process) ResidentBytes(t testing.TB) int64 {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -51,8 +52,18 @@ type Kafka struct {
 	env  []string
 }
 
-// Every package of the project lies two folders deep.
-const kafkaScript = "../../deploy/kafka/kafka.sh"
+// root is the folder of the project: tests run in those of their packages.
+var root = sync.OnceValue(func() string {
+	folder := "."
+	for {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder
+		}
+		folder = filepath.Join(folder, "..")
+	}
+})
+
+func kafkaScript() string { return filepath.Join(root(), "deploy/kafka/kafka.sh") }
 
 // KafkaOptions are what a Kafka has beyond deploy/kafka/server.properties.
 type KafkaOptions struct {
@@ -76,13 +87,13 @@ func StartKafka(t testing.TB, options KafkaOptions) *Kafka {
 	}
 	k.Start(t)
 	t.Cleanup(func() {
-		_ = exec.Command(kafkaScript, "stop", Port(k.Addr)).Run()
+		_ = exec.Command(kafkaScript(), "stop", Port(k.Addr)).Run()
 		_ = os.RemoveAll(k.folder())
 	})
 	return k
 }
 
-func (k *Kafka) folder() string { return filepath.Join("../../.cache/kafka", Port(k.Addr)) }
+func (k *Kafka) folder() string { return filepath.Join(root(), ".cache/kafka", Port(k.Addr)) }
 
 // freeKafkaAddr is an address where nobody listens, nor where the controller would.
 func freeKafkaAddr(t testing.TB) string {
@@ -105,7 +116,7 @@ func ControllerAddr(addr string) string {
 // Start starts Kafka again after Kill.
 func (k *Kafka) Start(t testing.TB) {
 	t.Helper()
-	command := exec.Command(kafkaScript, "start", Port(k.Addr))
+	command := exec.Command(kafkaScript(), "start", Port(k.Addr))
 	command.Env = k.env
 	var stderr strings.Builder
 	command.Stderr = &stderr // not stdout, which Kafka would keep open

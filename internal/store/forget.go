@@ -20,7 +20,7 @@ func (c *Call) Ledger() (ledger Ledger, ok bool) {
 	if !c.changes() {
 		return Ledger{}, false
 	}
-	return Ledger{c.ledger(), len(c.keys[0])}, true
+	return Ledger{c.ledger(), len(c.command[keysAt].(string))}, true
 }
 
 var forgetScript = newScript("forget")

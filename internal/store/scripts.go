@@ -24,7 +24,9 @@ var (
 // names, then the script itself. Tables that only name numbers are written out
 // as those numbers, so that a name costs nothing at run time. It panics where a
 // file does not fit together, which every start of the program would show.
-func mustScript(name string) *redis.Script {
+func mustScript(name string) *redis.Script { return redis.NewScript(writeOutPositions(mustText(name))) }
+
+func mustText(name string) string {
 	main := mustRead("scripts/" + name + ".lua")
 	uses := usesLine.FindStringSubmatch(main)
 	if uses == nil {
@@ -35,7 +37,7 @@ func mustScript(name string) *redis.Script {
 		text.WriteString(mustRead("scripts/lib/" + library + ".lua"))
 	}
 	text.WriteString(main)
-	return redis.NewScript(writeOutPositions(text.String()))
+	return text.String()
 }
 
 func writeOutPositions(text string) string {

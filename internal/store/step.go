@@ -53,23 +53,30 @@ type Step struct {
 // call makes the keys and the common arguments of scripts/lib/outcome.lua.
 func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...any) Call {
 	customer := s.customerKey(step.Customer)
-	keys := make([]string, 3, 4)
-	keys[0], keys[1], keys[2] = customer, entitiesKey(customer), ledgerKey(customer, step.Origin.Source)
-	nowMs := step.Now.UnixMilli()
-	windowEnd := ""
+	keyCount, windowEnd, nowMs := 3, "", step.Now.UnixMilli()
 	if step.IdempotencyKey != "" {
-		keys = append(keys, idempotencyKey(customer, kind, step.IdempotencyKey))
-		windowEnd = strconv.FormatInt(nowMs+step.IdempotencyWindow.Milliseconds(), 10)
+		keyCount, windowEnd = 4, strconv.FormatInt(nowMs+step.IdempotencyWindow.Milliseconds(), 10)
+	}
+	command := make([]any, 0, keysAt+keyCount+commonArgs+len(args))
+	command = append(command, "evalsha", run.Hash(), keyCount, customer, entitiesKey(customer), ledgerKey(customer, step.Origin.Source))
+	if keyCount == 4 {
+		command = append(command, idempotencyKey(customer, kind, step.IdempotencyKey))
 	}
 	keep := keepNothing
 	if step.Remember {
 		keep = keepOutcome
 	}
-	common := make([]any, 0, commonArgs+len(args))
-	common = append(common, nowMs, step.Origin.Offset, step.Origin.TimestampMs, step.Origin.Generation,
+	command = append(command, nowMs, step.Origin.Offset, step.Origin.TimestampMs, step.Origin.Generation,
 		step.Origin.Committed, windowEnd, step.Memo, items, noPredecessor, keep)
-	return Call{script: run, keys: keys, args: append(common, args...)}
+	command = append(command, args...)
+	return Call{script: run, command: command, common: command[keysAt+keyCount:][:commonArgs]}
 }
+
+// keysAt is where the keys begin in a command; the ledger is the third of them.
+const (
+	keysAt   = 3
+	ledgerAt = keysAt + 2
+)
 
 // Places among the common arguments.
 const (
@@ -89,7 +96,7 @@ const (
 )
 
 // changes says whether the call may change something; then its outcome is kept.
-func (c *Call) changes() bool { return c.args[argKeep] == keepOutcome }
+func (c *Call) changes() bool { return c.common[argKeep] == keepOutcome }
 
 // ledger is the key of the call's ledger: one for each customer and topic partition.
-func (c *Call) ledger() string { return c.keys[2] }
+func (c *Call) ledger() string { return c.command[ledgerAt].(string) }

@@ -59,9 +59,20 @@ func newScript(name string) *script { return &script{mustScript(name), name} }
 
 // Call is one run of a script, not yet sent.
 type Call struct {
-	script *script
-	keys   []string
-	args   []any
+	script  *script
+	command []any // EVALSHA, hash, number of keys, keys, arguments
+	common  []any // of command, the arguments that all scripts have
+}
+
+// Command is what is sent to Redis, for those who measure it.
+func (c *Call) Command() []any { return c.command }
+
+// Load gives Redis the call's script.
+func (c *Call) Load(ctx context.Context, client redis.Scripter) error {
+	if err := c.script.Load(ctx, client).Err(); err != nil {
+		return fmt.Errorf("load redis script %s: %w", c.script.name, err)
+	}
+	return nil
 }
 
 // Reply is what a call returned.
@@ -119,12 +130,12 @@ func chain(calls []Call, pending []int) {
 	for _, n := range pending {
 		call, predecessor := &calls[n], any(noPredecessor)
 		if before := previous[call.ledger()]; before != nil {
-			predecessor = before.args[argOffset]
+			predecessor = before.common[argOffset]
 			if !before.changes() {
-				before.args[argKeep] = keepTurn
+				before.common[argKeep] = keepTurn
 			}
 		}
-		call.args[argPredecessor] = predecessor
+		call.common[argPredecessor] = predecessor
 		if last, changed := lastChange[call.ledger()]; changed && n <= last {
 			previous[call.ledger()] = call
 		}
@@ -138,8 +149,7 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 	pipe := s.client.Pipeline()
 	commands := make([]*redis.Cmd, len(pending))
 	for i, n := range pending {
-		call := &calls[n]
-		commands[i] = pipe.EvalSha(ctx, call.script.Hash(), call.keys, call.args...)
+		commands[i] = pipe.Do(ctx, calls[n].command...)
 	}
 	var wait *redis.Cmd
 	if s.waitReplicas > 0 {
@@ -210,13 +220,12 @@ func readReply(value any) (Reply, error) {
 func (s *Store) load(ctx context.Context, calls []Call, missing []int) error {
 	loaded := map[*script]bool{}
 	for _, n := range missing {
-		run := calls[n].script
-		if loaded[run] {
+		if loaded[calls[n].script] {
 			continue
 		}
-		loaded[run] = true
-		if err := run.Load(ctx, s.client).Err(); err != nil {
-			return fmt.Errorf("load redis script %s: %w", run.name, err)
+		loaded[calls[n].script] = true
+		if err := calls[n].Load(ctx, s.client); err != nil {
+			return err
 		}
 	}
 	return nil

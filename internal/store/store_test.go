@@ -127,14 +127,38 @@ func TestARecordProcessedAgainReturnsItsOutcome(t *testing.T) {
 
 func TestTheLedgerForgetsWhatIsCommitted(t *testing.T) {
 	f := newFixture(t)
+	size := func() int64 {
+		return f.client.StrLen(t.Context(), ledgerKey(f.store.customerKey("c"), "t/0")).Val()
+	}
+	one := int64(0)
 	for range 100 {
 		call := f.check(0, true)
-		call.args[4] = f.offset - 1 // the record before is committed
+		call.common[4] = f.offset // the record before is committed
 		f.run(call)
+		one = max(one, size())
 	}
-	length, err := f.client.LLen(t.Context(), ledgerKey(f.store.customerKey("c"), "t/0")).Result()
-	if err != nil || length > 2 {
-		t.Errorf("%d outcomes are kept, %v", length, err)
+	if one == 0 || one > 400 {
+		t.Errorf("of a customer who comes now and then %d bytes are kept", one)
+	}
+	// A customer who has always something under way: what is committed is cut off now and then.
+	const underWay = 20
+	var most int64
+	for range 2000 {
+		call := f.check(0, true)
+		call.common[4] = f.offset - underWay
+		f.run(call)
+		most = max(most, size())
+	}
+	if most > 16384+one {
+		t.Errorf("of a customer who comes all the time %d bytes are kept", most)
+	}
+	for back := int64(underWay) - 1; back >= 0; back-- {
+		again := f.check(0, true)
+		f.offset--
+		again.common[argOffset] = f.offset - back
+		if reply := f.run(again)[0]; !reply.Replayed {
+			t.Errorf("the record %d before the last is not remembered", back)
+		}
 	}
 }
 
@@ -144,7 +168,7 @@ func TestAZombieLearnsThatItLostItsPartition(t *testing.T) {
 	late := f.check(1, true)
 	f.run(old)
 	next := f.check(1, true)
-	next.args[3], next.args[4] = 2, f.offset // the next generation, with all before committed
+	next.common[3], next.common[4] = 2, f.offset // the next generation, with all before committed
 	f.run(next)
 	reply := f.run(late)[0]
 	if !reply.Stale {
@@ -159,7 +183,7 @@ func TestAZombieLearnsSoAfterTheLedgerIsForgotten(t *testing.T) {
 	f := newFixture(t)
 	late := f.check(1, true)
 	next := f.check(1, true)
-	next.args[3] = 2 // the next generation
+	next.common[3] = 2 // the next generation
 	f.run(next)
 	f.forget(next, f.offset+1)
 	if reply := f.run(late)[0]; !reply.Stale {

@@ -24,13 +24,14 @@ if not read_customer() then return finish(command_failure('customer_not_found'),
 if entity ~= '' and not entity_exists(entity) then return finish(command_failure('entity_not_found'), false) end
 
 local whole = current_pool(feature, entity)
-local pool = { feature = feature, owners = whole.owners, list = {}, owner_of = {} }
+local pool = new_pool(feature)
+pool.owners = whole.owners
 for i, b in ipairs(whole.list) do
   local holder = whole.owners[whole.owner_of[i]].entity
   -- An entity's balance may bear the id of a customer's; the first is meant.
   if id == '' or (#pool.list == 0 and balance_id(b, feature, holder) == id) then
-    pool.list[#pool.list + 1] = b
-    pool.owner_of[#pool.list] = whole.owner_of[i]
+    local n = #pool.list + 1
+    pool.list[n], pool.owner_of[n], pool.place_of[n] = b, whole.owner_of[i], whole.place_of[i]
   end
 end
 if #pool.list == 0 then return finish(command_failure('balance_not_found', { whole }), false) end
@@ -90,5 +91,5 @@ for _, b in ipairs(pool.list) do
     return finish(command_failure('amount_out_of_range', { current_pool(feature, entity) }), false)
   end
 end
-for _, owner in ipairs(pool.owners) do write_owner(KEYS[1], feature, owner) end
+write_owners(pool)
 return finish(command_outcome({ current_pool(feature, entity) }, {}, {}), true)

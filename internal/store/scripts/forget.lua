@@ -7,10 +7,9 @@
 -- Returns 1 where it was dropped, 0 where an entry is not committed.
 -- Invariant: what ledger.lua answers to any record stays the same, but that it cannot
 -- repeat the outcome of one that is committed.
-local tail = redis.call('LINDEX', KEYS[2], -1)
-if not tail or entry_offset(tail) >= tonumber(ARGV[1]) then return 0 end
-local offset, _, generation = entry_parts(tail)
-redis.call('HSET', KEYS[1], forgotten_field(KEYS[2]), offset .. ':' .. generation)
+local last, generation = last_entry(KEYS[2])
+if not last or last >= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], forgotten_field(KEYS[2]), string.format('%.0f', last) .. ':' .. generation)
 if redis.call('HEXISTS', KEYS[1], 'c') == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 redis.call('DEL', KEYS[2])
 return 1

@@ -5,12 +5,11 @@
 -- Returns the pool with .need, .code and .allowed set; or nil and an error code where
 -- there is no such customer or entity.
 local function choose(entity, pairs_list, at)
-  local customer, candidates, fields = KEYS[1], {}, {}
+  local customer, fields = KEYS[1], {}
   for i = at, #pairs_list, 2 do
-    local feature = pairs_list[i]
-    candidates[#candidates + 1] = { feature = feature, need = tonumber(pairs_list[i + 1]) }
-    fields[#fields + 1] = 'b' .. feature
-    fields[#fields + 1] = entity == '' and 'n' .. feature or balances_field(feature, entity)
+    local feature, n = pairs_list[i], #fields
+    fields[n + 1] = 'b' .. feature
+    fields[n + 2] = entity == '' and 'n' .. feature or balances_field(feature, entity)
   end
   if entity ~= '' then fields[#fields + 1] = 'e' .. entity end
   local raw = redis.call('HMGET', customer, unpack(fields))
@@ -21,12 +20,12 @@ local function choose(entity, pairs_list, at)
   if entity ~= '' and not raw[#fields] then return nil, 'entity_not_found' end
 
   local reported, reports_credits
-  for i, candidate in ipairs(candidates) do
-    local own, second = raw[2 * i - 1], raw[2 * i]
+  for i = at, #pairs_list, 2 do
+    local own, second = raw[i - at + 1], raw[i - at + 2]
     local entity_own, shared = entity ~= '' and second, entity == '' and second
-    local pool = read_pool(customer, KEYS[2], candidate.feature, entity, own, entity_own, shared, now, items)
-    pool.need = candidate.need
-    for _, owner in ipairs(pool.owners) do write_owner(customer, pool.feature, owner) end
+    local pool = read_pool(customer, KEYS[2], pairs_list[i], entity, own, entity_own, shared, now, items)
+    pool.need = tonumber(pairs_list[i + 1])
+    write_owners(pool)
     if pool.need then
       pool.code, pool.allowed = decide(pool, pool.need)
     else
@@ -34,8 +33,8 @@ local function choose(entity, pairs_list, at)
     end
     if pool.allowed then return pool end
     -- For the denial: the first credit system that the customer has, else the own pool.
-    if i == 1 or (#pool.list > 0 and not reports_credits) then
-      reported, reports_credits = pool, i > 1
+    if i == at or (#pool.list > 0 and not reports_credits) then
+      reported, reports_credits = pool, i > at
     end
   end
   return reported
@@ -44,7 +43,10 @@ end
 -- A pool as an outcome bears it: {feature, owners}, an owner {entity, packed balances}.
 local function pool_snapshot(pool)
   local owners = {}
-  for i, owner in ipairs(pool.owners) do owners[i] = { owner.entity, owner.packed or '' } end
+  for i = 1, #pool.owners do
+    local owner = pool.owners[i]
+    owners[i] = { owner.entity, owner.packed or '' }
+  end
   return { pool.feature, owners }
 end
 
@@ -60,6 +62,6 @@ local function apply(pool, need, force)
     return {}, 0
   end
   if not fits(pool) then return nil end
-  for _, owner in ipairs(pool.owners) do write_owner(KEYS[1], pool.feature, owner) end
+  write_owners(pool)
   return lines, total
 end

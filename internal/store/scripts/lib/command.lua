@@ -26,7 +26,7 @@ local function current_pool(feature, entity)
   local raw = redis.call('HMGET', KEYS[1], 'b' .. feature, balances_field(feature, entity), 'n' .. feature)
   local entity_own, shared = entity ~= '' and raw[2], entity == '' and raw[3]
   local pool = read_pool(KEYS[1], KEYS[2], feature, entity, raw[1], entity_own, shared, now, items)
-  for _, owner in ipairs(pool.owners) do write_owner(KEYS[1], feature, owner) end
+  write_owners(pool)
   return pool
 end
 

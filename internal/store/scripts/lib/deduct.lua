@@ -11,26 +11,18 @@ local function usage_of(b)
   return b[B.included] - b[B.included_left] + b[B.prepaid] - b[B.prepaid_left] + b[B.over] + b[B.from_rollovers]
 end
 
--- Lines of one step, and the place of each balance within its owner.
-local function new_lines(pool)
-  local place = {}
-  for n, owner in ipairs(pool.owners) do
-    for i, b in ipairs(owner.balances) do place[b] = { n - 1, i - 1, owner } end
-  end
-  local lines, total = {}, 0
-  local function line(b, amount, kind)
-    local at = place[b]
-    at[3].changed = true
-    lines[#lines + 1] = { at[1], at[2], amount, kind }
-    total = total + amount
-  end
-  return line, function() return lines, total end
+-- Adds the line for what was taken off the i-th balance of the pool.
+local function add_line(lines, pool, i, amount, kind)
+  local owner = pool.owner_of[i]
+  pool.owners[owner].changed = true
+  lines[#lines + 1] = { owner - 1, pool.place_of[i] - 1, amount, kind }
 end
 
 -- The pool's rollovers, soonest expiry first, each with its balance.
 local function rollovers_in_order(list)
   local all = {}
-  for i, b in ipairs(list) do
+  for i = 1, #list do
+    local b = list[i]
     for j, r in ipairs(b[B.rollovers]) do all[#all + 1] = { r = r, b = b, i = i, j = j } end
   end
   if #all > 1 then
@@ -49,62 +41,63 @@ end
 
 local function deduct(pool, need, force)
   local list, left = pool.list, need
-  local line, result = new_lines(pool)
-  local min = math.min
+  local lines, min = {}, math.min
   for _, entry in ipairs(rollovers_in_order(list)) do
     local amount = min(entry.r[R.left], left)
     if amount > 0 then
       entry.r[R.left] = entry.r[R.left] - amount
       entry.b[B.from_rollovers] = entry.b[B.from_rollovers] + amount
       left = left - amount
-      line(entry.b, amount, KIND.rollover)
+      add_line(lines, pool, entry.i, amount, KIND.rollover)
     end
   end
-  for _, b in ipairs(list) do
+  for i = 1, #list do
     if left <= 0 then break end
+    local b = list[i]
     if b[B.unlimited] == 1 then
       b[B.over] = b[B.over] + left
-      line(b, left, KIND.unlimited)
+      add_line(lines, pool, i, left, KIND.unlimited)
       left = 0
     else
       local amount = min(b[B.included_left], left)
       if amount > 0 then
         b[B.included_left] = b[B.included_left] - amount
         left = left - amount
-        line(b, amount, KIND.included)
+        add_line(lines, pool, i, amount, KIND.included)
       end
       amount = min(b[B.prepaid_left], left)
       if amount > 0 then
         b[B.prepaid_left] = b[B.prepaid_left] - amount
         left = left - amount
-        line(b, amount, KIND.prepaid)
+        add_line(lines, pool, i, amount, KIND.prepaid)
       end
     end
   end
-  for _, b in ipairs(list) do
+  for i = 1, #list do
     if left <= 0 then break end
+    local b = list[i]
     if b[B.overage] == 1 then
       local amount = left
       if b[B.max] >= 0 then amount = min(left, math.max(0, b[B.max] - b[B.over])) end
       if amount > 0 then
         b[B.over] = b[B.over] + amount
         left = left - amount
-        line(b, amount, KIND.overage)
+        add_line(lines, pool, i, amount, KIND.overage)
       end
     end
   end
   if force and left > 0 then
     local b = list[#list]
     b[B.over] = b[B.over] + left
-    line(b, left, KIND.overage)
+    add_line(lines, pool, #list, left, KIND.overage)
+    left = 0
   end
-  return result()
+  return lines, need - left
 end
 
 local function give_back(pool, amount)
   local list, left = pool.list, amount
-  local line, result = new_lines(pool)
-  local min = math.min
+  local lines, min = {}, math.min
   for i = #list, 1, -1 do
     local b = list[i]
     if b[B.unlimited] == 0 then
@@ -112,7 +105,7 @@ local function give_back(pool, amount)
       if back > 0 then
         b[B.over] = b[B.over] - back
         left = left - back
-        line(b, -back, KIND.overage)
+        add_line(lines, pool, i, -back, KIND.overage)
       end
     end
   end
@@ -123,20 +116,20 @@ local function give_back(pool, amount)
       if back > 0 then
         b[B.over] = b[B.over] - back
         left = left - back
-        line(b, -back, KIND.unlimited)
+        add_line(lines, pool, i, -back, KIND.unlimited)
       end
     else
       local back = min(b[B.prepaid] - b[B.prepaid_left], left)
       if back > 0 then
         b[B.prepaid_left] = b[B.prepaid_left] + back
         left = left - back
-        line(b, -back, KIND.prepaid)
+        add_line(lines, pool, i, -back, KIND.prepaid)
       end
       back = min(b[B.included] - b[B.included_left], left)
       if back > 0 then
         b[B.included_left] = b[B.included_left] + back
         left = left - back
-        line(b, -back, KIND.included)
+        add_line(lines, pool, i, -back, KIND.included)
       end
     end
   end
@@ -148,16 +141,17 @@ local function give_back(pool, amount)
       r[R.left] = r[R.left] + back
       b[B.from_rollovers] = b[B.from_rollovers] - back
       left = left - back
-      line(b, -back, KIND.rollover)
+      add_line(lines, pool, rollovers[i].i, -back, KIND.rollover)
     end
   end
-  return result()
+  return lines, left - amount
 end
 
 -- Whether every amount of the pool still fits.
 local function fits(pool)
-  for _, b in ipairs(pool.list) do
-    if usage_of(b) > LIMIT.max or b[B.over] > LIMIT.max then return false end
+  local list = pool.list
+  for i = 1, #list do
+    if usage_of(list[i]) > LIMIT.max or list[i][B.over] > LIMIT.max then return false end
   end
   return true
 end

@@ -5,7 +5,7 @@
 -- Every key of a customer bears the same hash tag, so one slot holds them all:
 --   <prefix>{<customer>}                    hash, see below
 --   <prefix>{<customer>}:e                  zset, entity ids by creation
---   <prefix>{<customer>}:l:<source>         list, outcomes not yet committed (ledger.lua)
+--   <prefix>{<customer>}:l:<source>         string, outcomes not yet committed (ledger.lua)
 --   <prefix>{<customer>}:i:<kind>:<key>     string, outcome of an idempotency key
 --
 -- The hash, with <n> the length of the feature id in bytes:

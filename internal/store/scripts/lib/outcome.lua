@@ -45,8 +45,8 @@ end
 local NOT_YET = 0
 local function not_yet()
   if ARGV[9] == '' then return nil end
-  local tail = redis.call('LINDEX', KEYS[3], -1)
-  if not tail or entry_offset(tail) < tonumber(ARGV[9]) then return NOT_YET end
+  local last = last_entry(KEYS[3])
+  if not last or last < tonumber(ARGV[9]) then return NOT_YET end
 end
 
 -- The reply to a record that is not new or whose turn has not come, nil where it is to

@@ -126,10 +126,8 @@ end
 -- the rest beyond the grant).
 local function move_usage(plan_id, entity, feature, owner_entity, amount)
   local owner = read_owner_now(feature, owner_entity)
-  local pool = { feature = feature, owners = { owner }, list = {}, owner_of = {} }
-  for _, b in ipairs(owner.balances) do
-    if is_of_plan(b, plan_id, entity, owner_entity) then pool.list[#pool.list + 1] = b end
-  end
+  local pool = new_pool(feature)
+  add_owner(pool, owner, function(b) return is_of_plan(b, plan_id, entity, owner_entity) end)
   if #pool.list > 0 then deduct(pool, amount, true) end
   write_owner(KEYS[1], feature, owner)
 end

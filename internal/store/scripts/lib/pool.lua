@@ -2,8 +2,8 @@
 -- are in the pool, Allowed or not, Deduction order).
 --
 -- An owner is whose balances they are: {entity = '' for the customer, field, packed,
--- balances, changed}. A pool is {feature, need, owners, list, owner_of, code}: list
--- holds the balances in deduction order, owner_of[i] says whose list[i] is.
+-- balances, changed}. A pool is {feature, need, owners, list, owner_of, place_of, code}: list
+-- holds the balances in deduction order; list[i] is balance place_of[i] of owner owner_of[i].
 local function balances_field(feature, entity)
   if entity == '' then return 'b' .. feature end
   return 'B' .. #feature .. ':' .. feature .. entity
@@ -20,8 +20,10 @@ end
 local function is_due(b, now)
   if b[B.resets] > 0 and b[B.resets] <= now then return true end
   if b[B.expires] > 0 and b[B.expires] <= now then return true end
-  for _, r in ipairs(b[B.rollovers]) do
-    if r[R.expires] > 0 and r[R.expires] <= now then return true end
+  local rollovers = b[B.rollovers]
+  for i = 1, #rollovers do
+    local expires = rollovers[i][R.expires]
+    if expires > 0 and expires <= now then return true end
   end
   return false
 end
@@ -47,9 +49,10 @@ local function deducted_before(a, b)
   return a[B.seq] < b[B.seq]
 end
 
+local function is_shared(b) return b[B.shared] == 1 end
 local function holds_shared(balances)
   for _, b in ipairs(balances) do
-    if b[B.shared] == 1 then return true end
+    if is_shared(b) then return true end
   end
   return false
 end
@@ -91,33 +94,42 @@ local function write_owner(customer, feature, owner)
     owner.packed = cmsgpack.pack(owner.balances)
     redis.call('HSET', customer, owner.field, owner.packed)
   end
-  local shared = holds_shared(owner.balances)
-  if owner.entity ~= '' and owner.had_shared ~= shared then
+  local shared = owner.entity ~= '' and holds_shared(owner.balances)
+  if owner.had_shared ~= shared then
     redis.call('HINCRBY', customer, 'n' .. feature, shared and 1 or -1)
     owner.had_shared = shared
+  end
+end
+
+local function write_owners(pool)
+  for i = 1, #pool.owners do write_owner(KEYS[1], pool.feature, pool.owners[i]) end
+end
+
+local function new_pool(feature) return { feature = feature, owners = {}, list = {}, owner_of = {}, place_of = {} } end
+
+-- Adds an owner with those of its balances that are wanted, all of them where wanted is nil.
+local function add_owner(pool, owner, wanted)
+  local n, list, balances = #pool.owners + 1, pool.list, owner.balances
+  pool.owners[n] = owner
+  for place = 1, #balances do
+    local b = balances[place]
+    if not wanted or wanted(b) then
+      local i = #list + 1
+      list[i], pool.owner_of[i], pool.place_of[i] = b, n, place
+    end
   end
 end
 
 -- Reads the pool of a feature as the customer (entity '') or an entity sees it.
 -- own, entity_own: the packed balances of the customer and of the entity; shared: n<feature>.
 local function read_pool(customer, entities, feature, entity, own, entity_own, shared, now, items)
-  local pool = { feature = feature, owners = {}, list = {}, owner_of = {} }
-  local function add(owner, only_shared)
-    local n = #pool.owners + 1
-    pool.owners[n] = owner
-    for _, b in ipairs(owner.balances) do
-      if not only_shared or b[B.shared] == 1 then
-        pool.list[#pool.list + 1] = b
-        pool.owner_of[#pool.list] = n
-      end
-    end
-  end
-  if entity ~= '' then add(read_owner(feature, entity, entity_own, now, items)) end
-  add(read_owner(feature, '', own, now, items))
+  local pool = new_pool(feature)
+  if entity ~= '' then add_owner(pool, read_owner(feature, entity, entity_own, now, items)) end
+  add_owner(pool, read_owner(feature, '', own, now, items))
   if entity == '' and shared and tonumber(shared) > 0 then
     for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do
       local packed = redis.call('HGET', customer, balances_field(feature, id))
-      if packed then add(read_owner(feature, id, packed, now, items), true) end
+      if packed then add_owner(pool, read_owner(feature, id, packed, now, items), is_shared) end
     end
   end
   return pool
@@ -128,10 +140,12 @@ local function decide(pool, need)
   local list = pool.list
   if #list == 0 then return 'not_entitled', false end
   local available, bounded_by, unbounded, may_overage = 0, 0, false, false
-  for _, b in ipairs(list) do
+  for i = 1, #list do
+    local b = list[i]
     if b[B.unlimited] == 1 then return 'unlimited', true end
     available = available + b[B.included_left] + b[B.prepaid_left]
-    for _, r in ipairs(b[B.rollovers]) do available = available + r[R.left] end
+    local rollovers = b[B.rollovers]
+    for j = 1, #rollovers do available = available + rollovers[j][R.left] end
     if b[B.overage] == 1 then
       may_overage = true
       if b[B.max] < 0 then unbounded = true else bounded_by = bounded_by + math.max(0, b[B.max] - b[B.over]) end
