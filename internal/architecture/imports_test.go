@@ -29,6 +29,10 @@ var allowed = map[string][]string{
 	"internal/ops":      {"internal/balance", "internal/stream"},
 	"internal/client":   {"internal/stream", "internal/wire"},
 	"internal/settings": {"internal/engine", "internal/store", "internal/stream"},
+	// For measuring.
+	"bench/report": {},
+	"bench/plot":   {"bench/report"},
+	"bench/broker": {"internal/embedded"},
 	// For tests.
 	"internal/servertest": {"internal/embedded", "internal/stream"},
 	"internal/realtest":   {"internal/proctest"},

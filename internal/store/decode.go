@@ -95,35 +95,37 @@ func (d *decoder) interval() balance.Interval {
 	return balance.Intervals[n]
 }
 
-// balanceFields is the number of elements of B in scripts/lib/fields.lua.
-const balanceFields = 24
+// balanceFields and balanceDetails are the numbers of elements of B in
+// scripts/lib/fields.lua, those that are packed by themselves left aside.
+const (
+	balanceFields  = 9
+	balanceDetails = 16
+)
 
 func (d *decoder) balance(entity string) balance.Balance {
 	d.array(balanceFields)
-	b := balance.Balance{Entity: entity, PlanID: d.string()}
-	if b.PlanID == "" {
-		b.GrantID = d.string()
-	} else {
-		b.ItemNumber = int(d.int())
-	}
-	d.skip() // rank
-	b.Shared = d.int() == 1
-	d.skip() // seq
-	d.skip() // anchor
-	b.Interval, b.IntervalCount = d.interval(), int(d.int())
-	b.ResetsAt, b.ExpiresAt = d.int(), d.int()
-	b.Unlimited, b.OverageAllowed = d.int() == 1, d.int() == 1
-	b.MaxPurchase = d.int()
-	b.Included, b.Prepaid = d.int(), d.int()
-	b.IncludedLeft, b.PrepaidLeft = d.int(), d.int()
-	b.Over, b.FromRollovers = d.int(), d.int()
-	d.skip() // rollover_max
-	d.skip() // rollover_months
-	d.skip() // times
-	d.skip() // added
+	b := balance.Balance{Entity: entity, IncludedLeft: d.int(), PrepaidLeft: d.int(), Over: d.int(), FromRollovers: d.int()}
+	b.ResetsAt, b.ExpiresAt, b.Unlimited = d.int(), d.int(), d.int() == 1
 	for range d.array(0) {
 		d.array(3)
 		b.Rollovers = append(b.Rollovers, balance.RolledOver{Held: d.int(), Remaining: d.int(), ExpiresAt: d.int()})
+	}
+	details := decoder{rest: d.bytes()}
+	details.array(balanceDetails)
+	if b.PlanID = details.string(); b.PlanID == "" {
+		b.GrantID = details.string()
+	} else {
+		b.ItemNumber = int(details.int())
+	}
+	details.skip() // rank
+	b.Shared = details.int() == 1
+	details.skip() // seq
+	details.skip() // anchor
+	b.Interval, b.IntervalCount = details.interval(), int(details.int())
+	b.OverageAllowed, b.MaxPurchase = details.int() == 1, details.int()
+	b.Included, b.Prepaid = details.int(), details.int()
+	if details.err != nil {
+		d.fail(details.err)
 	}
 	return b
 }

@@ -1,5 +1,5 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
--- uses: fields msgpack ledger calendar pool deduct outcome choose
+-- uses: fields msgpack ledger outcome express calendar pool deduct choose
 --
 -- KEYS, ARGV 1..10, returns: see lib/outcome.lua. The outcome is kept only with send_event.
 -- ARGV[11] the entity, '' for the customer
@@ -13,9 +13,6 @@
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
 local entity, mode, previewing, flag_feature = ARGV[11], ARGV[12], ARGV[13] == '1', ARGV[14]
 local deducting = mode == '1'
-
-local seen = begin()
-if seen then return seen end
 
 local NO_POOL = { '', {} }
 
@@ -66,7 +63,6 @@ local function check_pool()
   return { MARK.decided, pool.code, now, pool.need, snapshot, lines, amount, {}, plans }
 end
 
-local outcome
 if mode ~= '0' and mode ~= '1' then
   outcome = failure(mode)
 elseif flag_feature ~= '' then

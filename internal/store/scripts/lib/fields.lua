@@ -25,31 +25,34 @@
 --   usage     = included - included_left + prepaid - prepaid_left + over + from_rollovers
 --   remaining = included_left + prepaid_left + what its rollovers hold
 -- granted + rolled in = remaining + usage - over holds by construction.
+-- In Redis a balance is the first fields, which a check reads and changes, and the others
+-- packed in details, which only the rest looks at (unpack_balances, pack_balances).
 local B = {
-  plan = 1,             -- plan id, '' for a standalone grant
-  id = 2,               -- number of the item among the plan's items of this feature, or a grant's id
-  rank = 3,             -- 0 main plan, 1 add-on, 2 standalone grant
-  shared = 4,           -- 1: held by an entity, in the customer's pool too (a per-entity item)
-  seq = 5,              -- age: grows with every balance of the customer
-  anchor = 6,           -- periods are counted from here
-  unit = 7,             -- interval, see calendar.lua; 0: no reset, 9: one_off
-  count = 8,            -- intervals in a period
-  resets = 9,           -- next reset, 0: never
-  expires = 10,         -- 0: never
-  unlimited = 11,       -- 0 or 1; usage counts in over
-  overage = 12,         -- 0 or 1: may go beyond what was granted
-  max = 13,             -- max_purchase, -1: no bound
-  included = 14,        -- granted by the item or grant
-  prepaid = 15,         -- granted because it was bought
-  included_left = 16,
-  prepaid_left = 17,
-  over = 18,            -- consumed beyond what was granted
-  from_rollovers = 19,  -- consumed this period from rollovers
-  rollover_max = 20,    -- -1: nothing is rolled over
-  rollover_months = 21, -- 0: rollovers never expire
-  times = 22,           -- how often the item was granted: more than once only for a one-off add-on
-  added = 23,           -- of included, what balance.update added (or took) until the next reset
-  rollovers = 24,       -- list of R, oldest first
+  included_left = 1,
+  prepaid_left = 2,
+  over = 3,             -- consumed beyond what was granted
+  from_rollovers = 4,   -- consumed this period from rollovers
+  resets = 5,           -- next reset, 0: never
+  expires = 6,          -- 0: never
+  unlimited = 7,        -- 0 or 1; usage counts in over
+  rollovers = 8,        -- list of R, oldest first
+  details = 9,          -- the fields that follow
+  plan = 10,            -- plan id, '' for a standalone grant
+  id = 11,              -- number of the item among the plan's items of this feature, or a grant's id
+  rank = 12,            -- 0 main plan, 1 add-on, 2 standalone grant
+  shared = 13,          -- 1: held by an entity, in the customer's pool too (a per-entity item)
+  seq = 14,             -- age: grows with every balance of the customer
+  anchor = 15,          -- periods are counted from here
+  unit = 16,            -- interval, see calendar.lua; 0: no reset, 9: one_off
+  count = 17,           -- intervals in a period
+  overage = 18,         -- 0 or 1: may go beyond what was granted
+  max = 19,             -- max_purchase, -1: no bound
+  included = 20,        -- granted by the item or grant
+  prepaid = 21,         -- granted because it was bought
+  rollover_max = 22,    -- -1: nothing is rolled over
+  rollover_months = 23, -- 0: rollovers never expire
+  times = 24,           -- how often the item was granted: more than once only for a one-off add-on
+  added = 25,           -- of included, what balance.update added (or took) until the next reset
 }
 
 -- A rollover.

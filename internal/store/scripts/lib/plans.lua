@@ -24,11 +24,11 @@ local function new_balance(record, plan_id, rank, item, shared, started, from, q
   local prepaid = math.max(0, quantity)
   local included = math.min(item[I.included] * times, LIMIT.max - prepaid)
   return {
+    included, prepaid, 0, 0,
+    next_reset(started, item[I.unit], item[I.count], from), 0, item[I.unlimited], {}, '',
     plan_id, item[I.number], rank, shared, next_seq(record),
-    started, item[I.unit], item[I.count], next_reset(started, item[I.unit], item[I.count], from), 0,
-    item[I.unlimited], item[I.overage], item[I.max],
-    included, prepaid, included, prepaid, 0, 0,
-    item[I.rollover_max], item[I.rollover_months], times, 0, {},
+    started, item[I.unit], item[I.count], item[I.overage], item[I.max],
+    included, prepaid, item[I.rollover_max], item[I.rollover_months], times, 0,
   }
 end
 

@@ -57,12 +57,31 @@ local function holds_shared(balances)
   return false
 end
 
+local function unpack_balances(packed)
+  local balances = cmsgpack.unpack(packed)
+  for i = 1, #balances do
+    local b = balances[i]
+    local details = cmsgpack.unpack(b[B.details])
+    for j = 1, #details do b[B.details + j] = details[j] end
+  end
+  return balances
+end
+local function pack_balances(balances)
+  local packed = {}
+  for i = 1, #balances do
+    local fields = { unpack(balances[i], 1, B.rollovers) }
+    fields[B.details] = cmsgpack.pack({ unpack(balances[i], B.plan, B.added) })
+    packed[i] = fields
+  end
+  return cmsgpack.pack(packed)
+end
+
 -- Reads an owner's balances from what the hash holds: the expired are gone, resets due
 -- are applied.
 local function read_owner(feature, entity, packed, now, items)
   local owner = { entity = entity, field = balances_field(feature, entity), packed = packed, balances = {}, changed = false, had_shared = false }
   if not packed then return owner end
-  local balances = cmsgpack.unpack(packed)
+  local balances = unpack_balances(packed)
   owner.had_shared = entity ~= '' and holds_shared(balances)
   local due = false
   for i = 1, #balances do due = due or is_due(balances[i], now) end
@@ -91,7 +110,7 @@ local function write_owner(customer, feature, owner)
     owner.packed = false
     redis.call('HDEL', customer, owner.field)
   else
-    owner.packed = cmsgpack.pack(owner.balances)
+    owner.packed = pack_balances(owner.balances)
     redis.call('HSET', customer, owner.field, owner.packed)
   end
   local shared = owner.entity ~= '' and holds_shared(owner.balances)
