@@ -171,7 +171,8 @@ func ParseUnits(text string, precision int) (int64, error) {
 
 // FormatUnits writes units of 10^-precision as the shortest JSON number.
 func FormatUnits(units int64, precision int) string {
-	return string(AppendUnits(nil, units, precision))
+	var text [24]byte // holds any
+	return string(AppendUnits(text[:0], units, precision))
 }
 
 // AppendUnits is FormatUnits onto the end of dst.

@@ -1,8 +1,9 @@
 package wire
 
 import (
-	"bytes"
 	"encoding/json"
+
+	fastjson "github.com/segmentio/encoding/json"
 
 	"tollgate/internal/balance"
 )
@@ -145,12 +146,10 @@ func newItemPrice(price *balance.ItemPrice, precision int) *ItemPriceRecord {
 
 // marshal writes JSON as people read it: <, > and & stay as they are.
 func marshal(value any) []byte {
-	var buffer bytes.Buffer
-	encoder := json.NewEncoder(&buffer)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
+	text, err := fastjson.Append(make([]byte, 0, 768), value, fastjson.SortMapKeys)
+	if err != nil {
 		// The shapes of this package always encode; raw JSON in them was validated.
 		panic(err)
 	}
-	return bytes.TrimRight(buffer.Bytes(), "\n")
+	return text
 }

@@ -17,7 +17,7 @@ func TestACheckIsReadFieldByField(t *testing.T) {
 	got, err := DecodeCheck([]byte(`{"customer_id":"c","feature_id":"f","entity_id":"e","required_balance":-1.50e1,
 		"properties":{"a": 1.10},"send_event":true,"with_preview":true,"lock":{"enabled":true},"more":[]}`))
 	want := Check{
-		CustomerID: "c", FeatureID: "f", EntityID: "e", Required: "-1.50e1", Properties: `{"a": 1.10}`,
+		CustomerID: "c", FeatureID: "f", EntityID: "e", Required: "-1.50e1", Properties: `{"a":1.10}`,
 		SendEvent: true, WithPreview: true, Lock: true,
 	}
 	if err != nil || got != want {

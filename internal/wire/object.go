@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
@@ -124,7 +127,8 @@ func (o *object) timeMs(name string) (ms int64, given bool) {
 	return ms, true
 }
 
-// raw reads an object as its JSON text of at most so many bytes, "" where it is absent.
+// raw reads an object as its JSON text of at most so many bytes, without the spaces between,
+// "" where it is absent.
 func (o *object) raw(name string, most int) string {
 	field, ok := o.fields[name]
 	switch {
@@ -134,8 +138,12 @@ func (o *object) raw(name string, most int) string {
 		o.fail("%s must be an object", name)
 	case len(field.Raw) > most:
 		o.fail("%s is larger than %d bytes", name, most)
-	default:
+	case !strings.ContainsAny(field.Raw, " \t\r\n"):
 		return field.Raw
+	default:
+		var text bytes.Buffer
+		_ = json.Compact(&text, []byte(field.Raw)) // the whole record is valid JSON
+		return text.String()
 	}
 	return ""
 }

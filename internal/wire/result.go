@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"time"
 
@@ -169,8 +168,11 @@ func TimestampMs(record *kafka.Message) int64 {
 // same, two records that bear the same request id do not. place counts the
 // record's deductions, from 0.
 func EventID(record *kafka.Message, place int) string {
-	id := fmt.Sprintf("%s/%d/%d@%d", record.Topic, record.Partition, record.Offset, TimestampMs(record))
-	return NumberedEventID(id, place)
+	id := make([]byte, 0, len(record.Topic)+48)
+	id = append(append(id, record.Topic...), '/')
+	id = append(strconv.AppendInt(id, int64(record.Partition), 10), '/')
+	id = append(strconv.AppendInt(id, record.Offset, 10), '@')
+	return NumberedEventID(string(strconv.AppendInt(id, TimestampMs(record), 10)), place)
 }
 
 // NumberedEventID is the id of a record's deduction by the id of its first.
