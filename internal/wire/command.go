@@ -84,8 +84,10 @@ func (o *object) quantities() map[string]string {
 		return nil
 	}
 	quantities := make(map[string]string, len(nested.fields))
-	for feature := range nested.fields {
-		quantities[feature] = nested.number(feature)
+	for _, field := range nested.fields {
+		if nested.has(field.name) {
+			quantities[field.name] = nested.number(field.name)
+		}
 	}
 	o.adopt("quantities", nested)
 	return quantities
@@ -107,7 +109,7 @@ func (o *object) reset() balance.Reset {
 		nested.fail("interval must be one of %v", balance.Intervals[1:])
 	}
 	reset.Interval = interval
-	if count, ok := nested.fields["interval_count"]; ok {
+	if count, ok := nested.get("interval_count"); ok {
 		n := count.Int()
 		if count.Type != gjson.Number || float64(n) != count.Num || n < 1 || n > maxIntervalCount {
 			nested.fail("interval_count must be a whole number from 1 to %d", maxIntervalCount)

@@ -20,8 +20,13 @@ const MaxIDBytes = 256
 // breaks the rules is kept as the error. Numbers keep their text, so that no
 // digit is lost on the way.
 type object struct {
-	fields map[string]gjson.Result
+	fields []field // few, so that looking is faster than hashing
 	err    *balance.Error
+}
+
+type field struct {
+	name  string
+	value gjson.Result
 }
 
 // readObject reads a record's value; ok is false where it is no JSON object.
@@ -33,16 +38,22 @@ func readObject(value []byte) (o *object, ok bool) {
 	if !root.IsObject() {
 		return nil, false
 	}
-	o = &object{fields: make(map[string]gjson.Result, 8)}
-	root.ForEach(func(key, field gjson.Result) bool {
-		if field.Type != gjson.Null {
-			o.fields[key.Str] = field
-		} else {
-			delete(o.fields, key.Str)
-		}
+	o = &object{fields: make([]field, 0, 8)}
+	root.ForEach(func(key, value gjson.Result) bool {
+		o.fields = append(o.fields, field{key.Str, value})
 		return true
 	})
 	return o, true
+}
+
+// get finds a field: where there are several of the name, the last. A null is as good as absent.
+func (o *object) get(name string) (value gjson.Result, ok bool) {
+	for i := len(o.fields) - 1; i >= 0; i-- {
+		if o.fields[i].name == name {
+			return o.fields[i].value, o.fields[i].value.Type != gjson.Null
+		}
+	}
+	return value, false
 }
 
 func (o *object) fail(format string, args ...any) {
@@ -52,13 +63,13 @@ func (o *object) fail(format string, args ...any) {
 }
 
 func (o *object) has(name string) bool {
-	_, ok := o.fields[name]
+	_, ok := o.get(name)
 	return ok
 }
 
 // text reads a string of at most so many bytes, "" where it is absent.
 func (o *object) text(name string, most int) string {
-	field, ok := o.fields[name]
+	field, ok := o.get(name)
 	if !ok {
 		return ""
 	}
@@ -90,7 +101,7 @@ func (o *object) requiredID(name string) string {
 }
 
 func (o *object) boolean(name string) bool {
-	field, ok := o.fields[name]
+	field, ok := o.get(name)
 	if ok && !field.IsBool() {
 		o.fail("%s must be true or false", name)
 	}
@@ -99,7 +110,7 @@ func (o *object) boolean(name string) bool {
 
 // number reads a number as its text, "" where it is absent.
 func (o *object) number(name string) string {
-	field, ok := o.fields[name]
+	field, ok := o.get(name)
 	if !ok {
 		return ""
 	}
@@ -130,7 +141,7 @@ func (o *object) timeMs(name string) (ms int64, given bool) {
 // raw reads an object as its JSON text of at most so many bytes, without the spaces between,
 // "" where it is absent.
 func (o *object) raw(name string, most int) string {
-	field, ok := o.fields[name]
+	field, ok := o.get(name)
 	switch {
 	case !ok:
 		return ""
