@@ -260,6 +260,9 @@ func (e *Engine) readHeaders(r *request, defaultTopic string) (topic string, err
 
 // asError is the refusal in an error, nil where it is another error or none.
 func asError(err error) *balance.Error {
+	if err == nil { // nearly always: what follows allocates
+		return nil
+	}
 	var refusal *balance.Error
 	if errors.As(err, &refusal) {
 		return refusal
@@ -269,6 +272,9 @@ func asError(err error) *balance.Error {
 
 // unreadable is why a record cannot be answered to a customer, "" where it can.
 func unreadable(err error) string {
+	if err == nil {
+		return ""
+	}
 	var reason *wire.Unreadable
 	if errors.As(err, &reason) {
 		return reason.Reason

@@ -90,9 +90,10 @@ func DecodeCheck(reply Reply) (*CheckOutcome, error) {
 		d.array(0)
 		d.int()
 	}
-	failure := balance.ParseError(d.string())
-	if out.Code = failure.Code; out.Code.IsError() {
-		out.Error = failure
+	code := d.string()
+	if out.Code = balance.Code(code); out.Code.IsError() {
+		out.Error = balance.ParseError(code)
+		out.Code = out.Error.Code
 	}
 	out.EvaluatedMs, out.Need = d.int(), d.int()
 	snapshot := d.snapshot()

@@ -159,7 +159,7 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 	for i, command := range commands {
 		value, err := command.Result()
 		switch {
-		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+		case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
 			missing = append(missing, pending[i])
 		case isScriptFailure(err):
 			replies[pending[i]].Err = fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
