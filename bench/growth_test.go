@@ -14,6 +14,7 @@ import (
 func growth(r *rig, into *report.Report) {
 	into.Growth = map[string][]report.Point{}
 	add := func(dimension string, size int, w workload, in shape) {
+		r.Logf("%s: %d", dimension, size)
 		into.Growth[dimension] = append(into.Growth[dimension], report.Point{Size: size, Run: r.workerIn(w, in, *checks)})
 	}
 	for _, n := range []int{1_000, 10_000, 100_000, 1_000_000} {
@@ -39,7 +40,7 @@ func growth(r *rig, into *report.Report) {
 		w := workload{name: "per entity", event: true, body: func(i, customer int) string {
 			return fmt.Sprintf(`{"customer_id":"customer-%d","feature_id":"messages","entity_id":"seat-%d","required_balance":1,"send_event":true}`, customer, i*31%n)
 		}}
-		few := max(1, min(customers, 100_000/n))
+		few := max(partitions, min(customers, 40_000/n))
 		w.provision = func(b *bench, customers int) {
 			b.provision(customers)
 			b.addEntities(customers, n)
