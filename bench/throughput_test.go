@@ -352,7 +352,7 @@ func (r *rig) naive() float64 {
 	}
 	reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{r.kafkaAddr}, GroupID: b.name, Topic: b.topics.Checks})
 	defer reader.Close()
-	writer := &kafka.Writer{Addr: kafka.TCP(r.kafkaAddr), RequiredAcks: kafka.RequireAll, BatchSize: 1, Balancer: kafka.Murmur2Balancer{}}
+	writer := &kafka.Writer{Addr: kafka.TCP(r.kafkaAddr), RequiredAcks: kafka.RequireAll, BatchSize: 1, Balancer: kafka.Murmur2Balancer{}, Transport: r.broker.Client.Transport}
 	defer writer.Close()
 	var began time.Time
 	for i := range calls {
