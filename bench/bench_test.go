@@ -35,18 +35,23 @@ func TestBench(t *testing.T) {
 		return
 	}
 	all := &report.Report{Machine: machine()}
+	defer write(t, all) // what was measured until something failed, too
 	throughput(r, all)
 	latency(r, all)
 	growth(r, all)
+}
+
+func write(t *testing.T, all *report.Report) {
 	all.Print(os.Stdout)
-	if *out != "" {
-		text, err := json.MarshalIndent(all, "", " ")
-		if err == nil {
-			err = os.WriteFile(*out, text, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	if *out == "" {
+		return
+	}
+	text, err := json.MarshalIndent(all, "", " ")
+	if err == nil {
+		err = os.WriteFile(*out, text, 0o644)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -177,9 +177,19 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 // meanBytes is the mean size of the first records of a topic, which must be decisions.
 func (b *bench) meanBytes(topic string) float64 {
 	b.Helper()
-	fetched, err := stream.Fetch(b.Context(), b.broker.Client, topic, 0, 0)
-	if err != nil || len(fetched.Records) == 0 {
-		b.Fatalf("%s: %v", topic, err)
+	partition := 0
+	for end := int64(0); end == 0; { // the one that has some
+		var err error
+		if end, err = stream.LastOffset(b.Context(), b.broker.Client, topic, partition); err != nil {
+			b.Fatal(err)
+		}
+		if end == 0 {
+			partition++
+		}
+	}
+	fetched, err := stream.Fetch(b.Context(), b.broker.Client, topic, partition, 0)
+	if err != nil {
+		b.Fatal(err)
 	}
 	sum := 0
 	for _, record := range fetched.Records {
