@@ -147,7 +147,7 @@ func (r *rig) newBench(partitions int) (b *bench, end func()) {
 		r.Fatal(err)
 	}
 	return b, func() {
-		if err := r.redis.Client.FlushAll(context.Background()).Err(); err != nil {
+		if err := r.redis.Client.WithTimeout(time.Minute).FlushAll(context.Background()).Err(); err != nil { // a million customers take a while
 			r.Fatal(err)
 		}
 		if _, err := r.broker.Client.DeleteTopics(context.Background(), &kafka.DeleteTopicsRequest{Topics: b.topics.All()}); err != nil {
