@@ -6,8 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -24,6 +22,7 @@ import (
 	"tollgate/bench/report"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
+	"tollgate/internal/servertest"
 	"tollgate/internal/store"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
@@ -203,7 +202,7 @@ func (b *bench) meanBytes(topic string) float64 {
 }
 
 // calls are those that the checks of a workload become.
-func (b *bench) calls(n, customer, partition int) []store.Call {
+func (b *bench) calls(n, customer int) []store.Call {
 	calls := make([]store.Call, n)
 	for i := range calls {
 		c := (customer + i*partitions) % customers
@@ -224,7 +223,7 @@ func (r *rig) bare() float64 {
 	pipelines := make([][][]store.Call, partitions)
 	for partition := range pipelines {
 		for range *checks / partitions / pipeline {
-			pipelines[partition] = append(pipelines[partition], b.calls(pipeline, partition, partition))
+			pipelines[partition] = append(pipelines[partition], b.calls(pipeline, partition))
 		}
 	}
 	if err := pipelines[0][0][0].Load(b.Context(), r.redis.Client); err != nil {
@@ -259,7 +258,7 @@ func (r *rig) redisBenchmark() float64 {
 	b, end := r.newBench(partitions)
 	defer end()
 	b.provision(1)
-	call := b.calls(1, 0, 0)[0]
+	call := b.calls(1, 0)[0]
 	if err := call.Load(b.Context(), r.redis.Client); err != nil {
 		r.Fatal(err)
 	}
@@ -327,7 +326,7 @@ func (r *rig) copyRecords(result, eventBytes int) float64 {
 	defer end()
 	b.send(*checks, func(i int) (int, string) { return i * 7919 % customers, event(i, i*7919%customers) })
 	c := &copier{topics: [2]string{b.topics.CheckResults, b.topics.UsageEvents}, result: make([]byte, result), event: make([]byte, eventBytes)}
-	logger := slog.New(slog.NewTextHandler(io.Discard, nil))
+	logger := servertest.Silent()
 	consumer := stream.NewConsumer(r.broker, stream.Options{
 		Group: b.name, Topics: []string{b.topics.Checks}, SessionTimeout: 10 * time.Second, BatchMax: pipeline, ShutdownTimeout: time.Second,
 		Refused: func(kafka.Message, error) []kafka.Message { return nil },
@@ -356,7 +355,7 @@ func (r *rig) naive() float64 {
 	defer end()
 	b.provision(customers)
 	b.send(checks, func(i int) (int, string) { return i * 7919 % customers, event(i, i*7919%customers) })
-	calls := b.calls(checks, 0, 0)
+	calls := b.calls(checks, 0)
 	if err := calls[0].Load(b.Context(), r.redis.Client); err != nil {
 		r.Fatal(err)
 	}

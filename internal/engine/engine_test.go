@@ -40,7 +40,15 @@ type fixture struct {
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	f := &fixture{T: t, client: servertest.Redis(t), prefix: servertest.Unique("engine") + ":"}
-	st, err := store.New(f.client, store.Options{Prefix: f.prefix})
+	f.engine = newEngine(t, f.client, f.prefix, time.Now)
+	f.decide(topics.Commands, `{"type":"customer.put","customer_id":"acme"}`)
+	return f
+}
+
+// newEngine makes an engine with the example's catalogue.
+func newEngine(t testing.TB, client *redis.Client, prefix string, clock func() time.Time) *engine.Engine {
+	t.Helper()
+	st, err := store.New(client, store.Options{Prefix: prefix})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,9 +56,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.engine = engine.New(st, rules, engine.Options{Topics: topics, IdempotencyWindow: time.Hour, Clock: time.Now}, servertest.Silent(), ops.NewMetrics())
-	f.decide(topics.Commands, `{"type":"customer.put","customer_id":"acme"}`)
-	return f
+	return engine.New(st, rules, engine.Options{Topics: topics, IdempotencyWindow: time.Hour, Clock: clock}, servertest.Silent(), ops.NewMetrics())
 }
 
 // decide decides one record.

@@ -9,12 +9,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
-	"tollgate/deploy"
-	"tollgate/internal/catalog"
-	"tollgate/internal/engine"
-	"tollgate/internal/ops"
 	"tollgate/internal/servertest"
-	"tollgate/internal/store"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
@@ -47,16 +42,8 @@ func FuzzRecords(f *testing.F) {
 		}
 	}
 	f.Add(false, []byte(nil), []byte(`{"customer_id":"acme","feature_id":"messages"}`), "reply-topic", []byte("usage-events"), int64(-1))
-	rules, err := catalog.Parse(deploy.Catalog)
-	if err != nil {
-		f.Fatal(err)
-	}
-	st, err := store.New(servertest.Redis(f), store.Options{Prefix: servertest.Unique("fuzz") + ":"})
-	if err != nil {
-		f.Fatal(err)
-	}
 	now := time.UnixMilli(1_790_000_000_000)
-	e := engine.New(st, rules, engine.Options{Topics: topics, IdempotencyWindow: time.Hour, Clock: func() time.Time { return now }}, servertest.Silent(), ops.NewMetrics())
+	e := newEngine(f, servertest.Redis(f), servertest.Unique("fuzz")+":", func() time.Time { return now })
 	deciders := map[string]stream.PartitionDecider{topics.Checks: e.Partition(topics.Checks, 0), topics.Commands: e.Partition(topics.Commands, 0)}
 	offset := int64(0)
 	f.Fuzz(func(t *testing.T, isCommand bool, key, value []byte, headerKey string, headerValue []byte, timeMs int64) {

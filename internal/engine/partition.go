@@ -35,7 +35,7 @@ type remembered struct {
 const (
 	// mostRemembered bounds the ledgers that are kept in mind. Of commands, whose outcomes are
 	// large, older ones are then forgotten first; of checks, later ones keep their last
-	// outcome until the customer's next record: forgetting it costs a third of a check.
+	// outcome until the customer's next record: forgetting takes a call of its own.
 	mostRemembered = 4000
 	// forgetAfter spares the ledgers of customers that come again and again: these are cut
 	// by their own calls.

@@ -63,6 +63,7 @@ local function check_pool()
   return { MARK.decided, pool.code, now, pool.need, snapshot, lines, amount, {}, plans }
 end
 
+local outcome
 if mode ~= '0' and mode ~= '1' then
   outcome = failure(mode)
 elseif flag_feature ~= '' then

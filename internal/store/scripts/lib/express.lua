@@ -1,8 +1,8 @@
 -- The check that nearly all checks are, in one go: a customer's own balances of one feature
 -- (or of the credit system that covers it), nothing of them due, enough left of what was
 -- granted. It decides as choose.lua, pool.lua and deduct.lua do, which it leaves everything
--- else to; it stands before them because Redis builds every function anew for every call,
--- which takes longer than deciding. The property test holds both against the same model.
+-- else to; it stands before them because Redis builds every function that it comes to anew
+-- for every call. The property test holds both against the same model.
 --
 -- Returns the outcome, nil where the check is another one; nothing is changed then.
 local function express()
