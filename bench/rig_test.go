@@ -131,13 +131,16 @@ type bench struct {
 	store  *store.Store
 	client *client.Client
 	offset int64
+	// now and committed are those of all steps that are taken together.
+	now       time.Time
+	committed int64
 }
 
 // newBench makes topics with so many partitions. end removes them, and the keys.
 func (r *rig) newBench(partitions int) (b *bench, end func()) {
 	r.Helper()
 	name := servertest.Unique("bench")
-	b = &bench{rig: r, name: name, client: client.New(r.broker, servertest.Silent()), topics: engine.Topics{
+	b = &bench{rig: r, name: name, now: time.Now(), client: client.New(r.broker, servertest.Silent()), topics: engine.Topics{
 		Checks: name + ".checks", CheckResults: name + ".check-results", UsageEvents: name + ".usage-events",
 		Commands: name + ".commands", CommandResults: name + ".command-results", DeadLetters: name + ".dead-letters",
 	}}
@@ -162,9 +165,9 @@ func customerName(n int) string { return fmt.Sprintf("customer-%d", n) }
 func (b *bench) step(customer int) store.Step {
 	b.offset++
 	return store.Step{
-		Now: time.Now(), Customer: customerName(customer), Remember: true, Origin: store.Origin{
+		Now: b.now, Customer: customerName(customer), Remember: true, Origin: store.Origin{
 			Source: store.Source("bench", b.topics.Checks, customer%partitions), Offset: b.offset,
-			TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: b.offset - customers,
+			TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: b.committed,
 		},
 	}
 }

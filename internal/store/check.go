@@ -1,7 +1,7 @@
 package store
 
 import (
-	"strconv"
+	"github.com/tinylib/msgp/msgp"
 
 	"tollgate/internal/balance"
 )
@@ -31,33 +31,38 @@ var checkScript = newScript("check")
 
 // Check makes the call of check.lua. Its reply is read by DecodeCheck.
 func (s *Store) Check(check *Check, items *Items) Call {
-	flagFeature := ""
-	if check.Flag {
-		flagFeature = check.FeatureID
-	}
-	args := make([]any, 0, 4+2*len(check.Needs))
-	mode := strconv.Itoa(bit(check.Deduct))
+	args := make([]byte, 0, 64+32*len(check.Needs))
+	args = msgp.AppendArrayHeader(args, uint32(4+2*len(check.Needs)))
+	args = msgp.AppendString(args, check.Entity)
 	if check.Refusal != nil {
-		mode = check.Refusal.Error()
+		args = msgp.AppendString(args, check.Refusal.Error())
+	} else {
+		args = msgp.AppendInt(args, bit(check.Deduct))
 	}
-	args = append(args, check.Entity, mode, bit(check.Preview), flagFeature)
-	args = append(args, needArgs(check.Needs)...)
-	return s.call(checkScript, check.Step, CheckKind, items.byFeature[check.FeatureID], args...)
+	args = msgp.AppendInt(args, bit(check.Preview))
+	if check.Flag {
+		args = msgp.AppendString(args, check.FeatureID)
+	} else {
+		args = msgp.AppendString(args, "")
+	}
+	args = appendNeeds(args, check.Needs)
+	return s.call(checkScript, check.Step, CheckKind, items, items.byFeature[check.FeatureID], args)
 }
 
 // overflow marks a need that does not fit, see scripts/lib/choose.lua.
 const overflow = "!"
 
-func needArgs(needs []Need) []any {
-	args := make([]any, 0, 2*len(needs))
+// appendNeeds packs needs, two elements each.
+func appendNeeds(dst []byte, needs []Need) []byte {
 	for _, need := range needs {
+		dst = msgp.AppendString(dst, need.FeatureID)
 		if need.Overflows {
-			args = append(args, need.FeatureID, overflow)
+			dst = msgp.AppendString(dst, overflow)
 		} else {
-			args = append(args, need.FeatureID, need.Units)
+			dst = msgp.AppendInt64(dst, need.Units)
 		}
 	}
-	return args
+	return dst
 }
 
 // CheckOutcome is what check.lua decided. Amounts are units of the pool's feature.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
@@ -22,39 +23,62 @@ var (
 	refuseScript         = newScript("refuse")
 )
 
+// command makes the call of a command's script, with text, bytes and integers as arguments.
+func (s *Store) command(run *script, step Step, items *Items, args ...any) Call {
+	packed := msgp.AppendArrayHeader(nil, uint32(len(args)))
+	return s.call(run, step, CommandKind, items, items.all, appendValues(packed, args...))
+}
+
+func appendValues(dst []byte, values ...any) []byte {
+	for _, value := range values {
+		switch v := value.(type) {
+		case string:
+			dst = msgp.AppendString(dst, v)
+		case []byte:
+			dst = msgp.AppendStringFromBytes(dst, v)
+		case int64:
+			dst = msgp.AppendInt64(dst, v)
+		default:
+			panic(fmt.Sprintf("an argument of type %T", value))
+		}
+	}
+	return dst
+}
+
 // CustomerPut creates or updates a customer; "" leaves a field as it is. metadata
 // is a JSON text.
 func (s *Store) CustomerPut(step Step, items *Items, name, email, metadata string) Call {
-	return s.call(customerPutScript, step, CommandKind, items.all, name, email, metadata, items.defaults)
+	return s.command(customerPutScript, step, items, name, email, metadata, items.defaults)
 }
 
 // CustomerGet asks for everything known of a customer.
 func (s *Store) CustomerGet(step Step, items *Items) Call {
-	return s.call(customerGetScript, step, CommandKind, items.all)
+	return s.command(customerGetScript, step, items)
 }
 
 // CustomerDelete removes a customer and all of its state.
 func (s *Store) CustomerDelete(step Step, items *Items) Call {
-	return s.call(customerDeleteScript, step, CommandKind, items.all)
+	return s.command(customerDeleteScript, step, items)
 }
 
 // PlanAttach attaches a plan to the customer, or to an entity where it is not "".
 // quantities are the prepaid units bought, by feature.
 func (s *Store) PlanAttach(step Step, items *Items, entity string, plan *balance.Plan, quantities map[string]int64, startsAt time.Time) Call {
-	return s.call(planAttachScript, step, CommandKind, items.all, entity,
+	return s.command(planAttachScript, step, items, entity,
 		packPlan(items.catalog, plan, quantities), startsAt.UnixMilli())
 }
 
 // PlanDetach detaches a plan.
 func (s *Store) PlanDetach(step Step, items *Items, entity, planID string) Call {
-	return s.call(planDetachScript, step, CommandKind, items.all, entity, planID)
+	return s.command(planDetachScript, step, items, entity, planID)
 }
 
 // EntityCreate creates an entity and counts its seat; needs are the candidates
 // for one seat of the feature.
 func (s *Store) EntityCreate(step Step, items *Items, entity, featureID, name string, needs []Need) Call {
-	args := append([]any{entity, featureID, name, items.perEntity[featureID]}, needArgs(needs)...)
-	return s.call(entityCreateScript, step, CommandKind, items.all, args...)
+	args := msgp.AppendArrayHeader(nil, uint32(4+2*len(needs)))
+	args = appendValues(args, entity, featureID, name, items.perEntity[featureID])
+	return s.call(entityCreateScript, step, CommandKind, items, items.all, appendNeeds(args, needs))
 }
 
 // SeatNeeds are the candidates for giving back one seat of a feature.
@@ -70,22 +94,10 @@ func (s *Store) EntityDelete(step Step, items *Items, entity, featureID string, 
 	packed := msgp.AppendArrayHeader(nil, uint32(2*len(seats)))
 	for _, seat := range seats {
 		packed = msgp.AppendString(packed, seat.FeatureID)
+		packed = msgp.AppendArrayHeader(packed, uint32(2*len(seat.Needs)))
 		packed = appendNeeds(packed, seat.Needs)
 	}
-	return s.call(entityDeleteScript, step, CommandKind, items.all, entity, featureID, packed)
-}
-
-func appendNeeds(dst []byte, needs []Need) []byte {
-	dst = msgp.AppendArrayHeader(dst, uint32(2*len(needs)))
-	for _, need := range needs {
-		dst = msgp.AppendString(dst, need.FeatureID)
-		if need.Overflows {
-			dst = msgp.AppendString(dst, overflow)
-		} else {
-			dst = msgp.AppendInt64(dst, need.Units)
-		}
-	}
-	return dst
+	return s.command(entityDeleteScript, step, items, entity, featureID, packed)
 }
 
 // Grant is a standalone balance to be.
@@ -104,7 +116,7 @@ func (s *Store) BalanceGrant(step Step, items *Items, grant Grant) Call {
 	item := balance.Item{
 		FeatureID: grant.FeatureID, Number: 1, Included: grant.Units, Unlimited: grant.Unlimited, Reset: grant.Reset,
 	}
-	return s.call(balanceGrantScript, step, CommandKind, items.all, grant.Entity, grant.FeatureID, grant.BalanceID,
+	return s.command(balanceGrantScript, step, items, grant.Entity, grant.FeatureID, grant.BalanceID,
 		appendItem(nil, items.catalog, &item), grant.ExpiresMs)
 }
 
@@ -120,7 +132,7 @@ const (
 
 // BalanceUpdate corrects a balance, or the pool as a whole where balanceID is "".
 func (s *Store) BalanceUpdate(step Step, items *Items, entity, featureID, balanceID string, field Field, units int64) Call {
-	return s.call(balanceUpdateScript, step, CommandKind, items.all, entity, featureID, balanceID, string(field), units)
+	return s.command(balanceUpdateScript, step, items, entity, featureID, balanceID, string(field), units)
 }
 
 // Track records usage of one or more features without asking; each has its own
@@ -128,14 +140,15 @@ func (s *Store) BalanceUpdate(step Step, items *Items, entity, featureID, balanc
 func (s *Store) Track(step Step, items *Items, entity, overageBehavior string, features [][]Need) Call {
 	packed := msgp.AppendArrayHeader(nil, uint32(len(features)))
 	for _, needs := range features {
+		packed = msgp.AppendArrayHeader(packed, uint32(2*len(needs)))
 		packed = appendNeeds(packed, needs)
 	}
-	return s.call(trackScript, step, CommandKind, items.all, entity, overageBehavior, packed)
+	return s.command(trackScript, step, items, entity, overageBehavior, packed)
 }
 
 // Refuse answers a command with an error, unless the record was decided before.
 func (s *Store) Refuse(step Step, items *Items, err *balance.Error) Call {
-	return s.call(refuseScript, step, CommandKind, items.all, err.Error())
+	return s.command(refuseScript, step, items, err.Error())
 }
 
 // Event is usage that a command made, or would have made.

@@ -98,14 +98,15 @@ func (d *decoder) interval() balance.Interval {
 // balanceFields and balanceDetails are the numbers of elements of B in
 // scripts/lib/fields.lua, those that are packed by themselves left aside.
 const (
-	balanceFields  = 9
-	balanceDetails = 16
+	balanceFields  = 12
+	balanceDetails = 13
 )
 
 func (d *decoder) balance(entity string) balance.Balance {
 	d.array(balanceFields)
 	b := balance.Balance{Entity: entity, IncludedLeft: d.int(), PrepaidLeft: d.int(), Over: d.int(), FromRollovers: d.int()}
 	b.ResetsAt, b.ExpiresAt, b.Unlimited = d.int(), d.int(), d.int() == 1
+	b.Shared, b.OverageAllowed, b.MaxPurchase = d.int() == 1, d.int() == 1, d.int()
 	for range d.array(0) {
 		d.array(3)
 		b.Rollovers = append(b.Rollovers, balance.RolledOver{Held: d.int(), Remaining: d.int(), ExpiresAt: d.int()})
@@ -118,11 +119,9 @@ func (d *decoder) balance(entity string) balance.Balance {
 		b.ItemNumber = int(details.int())
 	}
 	details.skip() // rank
-	b.Shared = details.int() == 1
 	details.skip() // seq
 	details.skip() // anchor
 	b.Interval, b.IntervalCount = details.interval(), int(details.int())
-	b.OverageAllowed, b.MaxPurchase = details.int() == 1, details.int()
 	b.Included, b.Prepaid = details.int(), details.int()
 	if details.err != nil {
 		d.fail(details.err)

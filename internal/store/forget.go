@@ -10,17 +10,14 @@ import (
 
 // Ledger is where the outcomes of a customer's records of one topic partition are kept
 // until they are committed.
-type Ledger struct {
-	key      string
-	customer int // length of the customer's key, with which it begins
-}
+type Ledger struct{ customer, older, source string }
 
 // Ledger is where the call's outcome is kept; ok is false where none is.
 func (c *Call) Ledger() (ledger Ledger, ok bool) {
 	if !c.changes() {
 		return Ledger{}, false
 	}
-	return Ledger{c.ledger(), len(c.command[keysAt].(string))}, true
+	return Ledger{c.customer, c.ledger, c.source}, true
 }
 
 var forgetScript = newScript("forget")
@@ -36,7 +33,7 @@ func (s *Store) Forget(ctx context.Context, ledgers []Ledger, committed int64) e
 	for loaded := false; ; loaded = true {
 		pipe := s.client.Pipeline()
 		for _, ledger := range ledgers {
-			pipe.EvalSha(ctx, forgetScript.Hash(), []string{ledger.key[:ledger.customer], ledger.key}, committed, strangerMark.Milliseconds())
+			pipe.EvalSha(ctx, forgetScript.Hash(), []string{ledger.customer, ledger.older}, committed, strangerMark.Milliseconds(), ledger.source)
 		}
 		_, err := pipe.Exec(ctx)
 		if loaded || !redis.HasErrorPrefix(err, "NOSCRIPT") {

@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"strconv"
 	"time"
+
+	"github.com/tinylib/msgp/msgp"
 )
 
 // Origin is the Kafka record that a step is taken for. It names the outcome, so
@@ -50,45 +52,27 @@ type Step struct {
 	Memo []byte
 }
 
-// call makes the keys and the common arguments of scripts/lib/outcome.lua.
-func (s *Store) call(run *script, step Step, kind Kind, items []byte, args ...any) Call {
+// call makes a call of a script. rows are those of items that it may need; args are packed.
+func (s *Store) call(run *script, step Step, kind Kind, items *Items, rows, args []byte) Call {
 	customer := s.customerKey(step.Customer)
-	keyCount, windowEnd, nowMs := 3, "", step.Now.UnixMilli()
+	call := Call{
+		script: run, customer: customer, entities: entitiesKey(customer), ledger: ledgerKey(customer, step.Origin.Source),
+		header: header{
+			nowMs: step.Now.UnixMilli(), source: step.Origin.Source, generation: step.Origin.Generation,
+			committed: step.Origin.Committed, window: step.IdempotencyWindow,
+		},
+		items: items, rows: rows, offset: step.Origin.Offset, timestampMs: step.Origin.TimestampMs, memo: step.Memo, args: args,
+	}
 	if step.IdempotencyKey != "" {
-		keyCount, windowEnd = 4, strconv.FormatInt(nowMs+step.IdempotencyWindow.Milliseconds(), 10)
+		call.idempotency = idempotencyKey(customer, kind, step.IdempotencyKey)
 	}
-	command := make([]any, 0, keysAt+keyCount+commonArgs+len(args))
-	command = append(command, "evalsha", run.Hash(), keyCount, customer, entitiesKey(customer), ledgerKey(customer, step.Origin.Source))
-	if keyCount == 4 {
-		command = append(command, idempotencyKey(customer, kind, step.IdempotencyKey))
-	}
-	keep := keepNothing
 	if step.Remember {
-		keep = keepOutcome
+		call.keep = keepOutcome
 	}
-	command = append(command, nowMs, step.Origin.Offset, step.Origin.TimestampMs, step.Origin.Generation,
-		step.Origin.Committed, windowEnd, step.Memo, items, noPredecessor, keep)
-	command = append(command, args...)
-	return Call{script: run, command: command, common: command[keysAt+keyCount:][:commonArgs]}
+	return call
 }
 
-// keysAt is where the keys begin in a command; the ledger is the third of them.
-const (
-	keysAt   = 3
-	ledgerAt = keysAt + 2
-)
-
-// Places among the common arguments.
-const (
-	argOffset      = 1
-	argPredecessor = 8
-	argKeep        = 9
-	commonArgs     = 10
-)
-
-const noPredecessor = ""
-
-// What the ledger keeps of a call: KEEP of scripts/lib/outcome.lua.
+// What the ledger keeps of a call: KEEP of scripts/lib/step.lua.
 const (
 	keepNothing = ""
 	keepOutcome = "o"
@@ -96,7 +80,77 @@ const (
 )
 
 // changes says whether the call may change something; then its outcome is kept.
-func (c *Call) changes() bool { return c.common[argKeep] == keepOutcome }
+func (c *Call) changes() bool { return c.keep == keepOutcome }
 
-// ledger is the key of the call's ledger: one for each customer and topic partition.
-func (c *Call) ledger() string { return c.command[ledgerAt].(string) }
+// header is what the steps of one call of a script have in common.
+type header struct {
+	nowMs      int64
+	source     string
+	generation int
+	committed  int64
+	window     time.Duration
+}
+
+// appendStep packs what scripts/lib/step.lua reads of a step.
+func (c *Call) appendStep(dst []byte) []byte {
+	dst = msgp.AppendArrayHeader(dst, 7)
+	dst = appendDigits(dst, c.offset)
+	dst = appendDigits(dst, c.timestampMs)
+	if c.predecessor == noPredecessor {
+		dst = msgp.AppendString(dst, "")
+	} else {
+		dst = appendDigits(dst, c.predecessor)
+	}
+	dst = msgp.AppendString(dst, c.keep)
+	dst = msgp.AppendInt(dst, bit(c.idempotency != ""))
+	dst = msgp.AppendStringFromBytes(dst, c.memo)
+	return append(dst, c.args...)
+}
+
+// appendDigits packs a number as text: the scripts join it to other text, for which Lua
+// would round it.
+func appendDigits(dst []byte, n int64) []byte {
+	var digits [20]byte
+	return msgp.AppendStringFromBytes(dst, strconv.AppendInt(digits[:0], n, 10))
+}
+
+// command makes the command for a group of calls.
+func command(calls []Call, group []int) []any {
+	first := &calls[group[0]]
+	command := make([]any, 3, 4+4*len(group))
+	rows := first.rows
+	for i, n := range group {
+		call := &calls[n]
+		if i == 0 {
+			command = append(command, call.customer) // a cluster client routes by it: no pointer
+		} else {
+			command = append(command, &call.customer)
+		}
+		command = append(command, &call.entities, &call.ledger)
+		if call.idempotency != "" {
+			command = append(command, &call.idempotency)
+		}
+		if !sameRows(rows, call.rows) {
+			rows = call.items.all
+		}
+	}
+	command[0], command[1], command[2] = "evalsha", first.script.Hash(), len(command)-3
+	packed := make([]byte, 0, 128+len(rows)+128*len(group))
+	packed = msgp.AppendArrayHeader(packed, 7)
+	packed = msgp.AppendInt64(packed, first.nowMs)
+	packed = msgp.AppendString(packed, first.source)
+	packed = appendDigits(packed, int64(first.generation))
+	packed = msgp.AppendInt64(packed, first.committed)
+	packed = msgp.AppendInt64(packed, first.nowMs+first.window.Milliseconds())
+	packed = msgp.AppendStringFromBytes(packed, rows)
+	packed = msgp.AppendArrayHeader(packed, uint32(len(group)))
+	for _, n := range group {
+		packed = calls[n].appendStep(packed)
+	}
+	return append(command, packed)
+}
+
+// sameRows says whether two are the same in memory.
+func sameRows(a, b []byte) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}

@@ -18,6 +18,7 @@ import (
 // Store runs scripts against Redis.
 type Store struct {
 	client       redis.UniversalClient
+	cluster      bool
 	prefix       string
 	waitReplicas int
 	waitTimeout  time.Duration
@@ -46,7 +47,8 @@ func New(client redis.UniversalClient, options Options) (*Store, error) {
 	if strings.ContainsAny(options.Prefix, "{}") {
 		return nil, ErrPrefix
 	}
-	return &Store{client, options.Prefix, options.WaitReplicas, options.WaitTimeout}, nil
+	_, cluster := client.(*redis.ClusterClient)
+	return &Store{client, cluster, options.Prefix, options.WaitReplicas, options.WaitTimeout}, nil
 }
 
 // script is one of scripts/*.lua.
@@ -57,15 +59,22 @@ type script struct {
 
 func newScript(name string) *script { return &script{mustScript(name), name} }
 
-// Call is one run of a script, not yet sent.
+// Call is a step that a script takes, not yet sent.
 type Call struct {
-	script  *script
-	command []any // EVALSHA, hash, number of keys, keys, arguments
-	common  []any // of command, the arguments that all scripts have
+	header
+	script *script
+	// Keys; idempotency is "" where the request has no key.
+	customer, entities, ledger, idempotency string
+	items                                   *Items
+	rows                                    []byte // of items, those that the step may need
+	offset, timestampMs                     int64
+	predecessor                             int64 // offset of the record that must have had its turn before
+	keep                                    string
+	memo                                    []byte
+	args                                    []byte // packed list
 }
 
-// Command is what is sent to Redis, for those who measure it.
-func (c *Call) Command() []any { return c.command }
+const noPredecessor = -1
 
 // Load gives Redis the call's script.
 func (c *Call) Load(ctx context.Context, client redis.Scripter) error {
@@ -123,23 +132,64 @@ func chain(calls []Call, pending []int) {
 	lastChange := make(map[string]int, len(pending))
 	for _, n := range pending {
 		if calls[n].changes() {
-			lastChange[calls[n].ledger()] = n
+			lastChange[calls[n].ledger] = n
 		}
 	}
 	previous := make(map[string]*Call, len(lastChange))
 	for _, n := range pending {
-		call, predecessor := &calls[n], any(noPredecessor)
-		if before := previous[call.ledger()]; before != nil {
-			predecessor = before.common[argOffset]
+		call := &calls[n]
+		call.predecessor = noPredecessor
+		if before := previous[call.ledger]; before != nil {
+			call.predecessor = before.offset
 			if !before.changes() {
-				before.common[argKeep] = keepTurn
+				before.keep = keepTurn
 			}
 		}
-		call.common[argPredecessor] = predecessor
-		if last, changed := lastChange[call.ledger()]; changed && n <= last {
-			previous[call.ledger()] = call
+		if last, changed := lastChange[call.ledger]; changed && n <= last {
+			previous[call.ledger] = call
 		}
 	}
+}
+
+// stepsAtOnce bounds the steps of one call of a script, and so how long others wait for it.
+const stepsAtOnce = 32
+
+// group puts pending calls together that one call of a script can take, each customer's in
+// their order. In a cluster these are calls of one customer: what others have may lie
+// in another slot.
+func (s *Store) group(calls []Call, pending []int) [][]int {
+	var groups [][]int
+	open := map[string]int{} // by customer in a cluster, else one: the last group
+	for _, n := range pending {
+		call, key := &calls[n], ""
+		if s.cluster {
+			key = call.customer
+		}
+		if at, ok := open[key]; ok {
+			first := &calls[groups[at][0]]
+			if len(groups[at]) < stepsAtOnce && first.script == call.script && first.header == call.header {
+				groups[at] = append(groups[at], n)
+				continue
+			}
+		}
+		open[key] = len(groups)
+		groups = append(groups, append(make([]int, 0, min(stepsAtOnce, len(pending))), n))
+	}
+	return groups
+}
+
+// Commands are what is sent to Redis for calls, for those who measure it.
+func (s *Store) Commands(calls []Call) [][]any {
+	pending := make([]int, len(calls))
+	for i := range calls {
+		pending[i] = i
+	}
+	chain(calls, pending)
+	var commands [][]any
+	for _, group := range s.group(calls, pending) {
+		commands = append(commands, command(calls, group))
+	}
+	return commands
 }
 
 // runOnce sends the pending calls. It returns those whose script Redis does not
@@ -147,30 +197,39 @@ func chain(calls []Call, pending []int) {
 // their turn.
 func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replies []Reply) (missing, early []int, err error) {
 	pipe := s.client.Pipeline()
-	commands := make([]*redis.Cmd, len(pending))
-	for i, n := range pending {
-		commands[i] = pipe.Do(ctx, calls[n].command...)
+	groups := s.group(calls, pending)
+	commands := make([]*redis.Cmd, len(groups))
+	for i, group := range groups {
+		commands[i] = pipe.Do(ctx, command(calls, group)...)
 	}
 	var wait *redis.Cmd
 	if s.waitReplicas > 0 {
 		wait = pipe.Do(ctx, "WAIT", s.waitReplicas, s.waitTimeout.Milliseconds())
 	}
 	_, _ = pipe.Exec(ctx) // each command bears its own error
-	for i, command := range commands {
-		value, err := command.Result()
+	for i, group := range groups {
+		values, err := commands[i].Slice()
 		switch {
 		case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
-			missing = append(missing, pending[i])
+			missing = append(missing, group...)
+			continue
 		case isScriptFailure(err):
-			replies[pending[i]].Err = fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
-		case err != nil:
-			return nil, nil, fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
-		case value == notYet:
-			early = append(early, pending[i])
-		default:
-			if replies[pending[i]], err = readReply(value); err != nil {
-				return nil, nil, fmt.Errorf("redis script %s: %w", calls[pending[i]].script.name, err)
+			for _, n := range group {
+				replies[n].Err = fmt.Errorf("redis script %s: %w", calls[n].script.name, err)
 			}
+			continue
+		case err == nil && len(values) != len(group):
+			err = fmt.Errorf("%d replies to %d steps", len(values), len(group))
+		}
+		for j := 0; err == nil && j < len(group); j++ {
+			if values[j] == notYet {
+				early = append(early, group[j])
+			} else {
+				replies[group[j]], err = readReply(values[j])
+			}
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("redis script %s: %w", calls[group[0]].script.name, err)
 		}
 	}
 	if wait != nil {
@@ -185,8 +244,8 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 	return missing, early, nil
 }
 
-// notYet is NOT_YET of scripts/lib/outcome.lua.
-const notYet = int64(0)
+// notYet is NOT_YET of scripts/lib/outcome.lua, failed is FAILED of scripts/lib/step.lua.
+const notYet, failed = int64(0), int64(0)
 
 // isScriptFailure tells an error that a script ran into from one of Redis around it,
 // which passes. Redis 6.2 wraps the latter in the former.
@@ -201,6 +260,8 @@ func isScriptFailure(err error) bool {
 // will take the same script.
 var passing = regexp.MustCompile(`\b(MISCONF|OOM|READONLY|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOPERM|NOAUTH)\b|The user executing the script can't`)
 
+// readReply reads the reply to a step. It fails where the step failed for a reason that
+// passes.
 func readReply(value any) (Reply, error) {
 	switch v := value.(type) {
 	case string:
@@ -211,6 +272,13 @@ func readReply(value any) (Reply, error) {
 		}
 		if outcome, ok := v[0].(string); ok {
 			return Reply{outcome: []byte(outcome), Replayed: true}, nil
+		}
+		if len(v) == 2 && v[0] == failed {
+			err := fmt.Errorf("%v", v[1])
+			if passing.MatchString(err.Error()) {
+				return Reply{}, err
+			}
+			return Reply{Err: err}, nil
 		}
 	}
 	return Reply{}, fmt.Errorf("unexpected reply of type %T", value)

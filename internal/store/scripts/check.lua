@@ -1,74 +1,73 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
--- uses: fields msgpack ledger outcome express calendar pool deduct choose
+-- uses: fields msgpack step ledger outcome calendar pool deduct choose
 --
--- KEYS, ARGV 1..10, returns: see lib/outcome.lua. The outcome is kept only with send_event.
--- ARGV[11] the entity, '' for the customer
--- ARGV[12] 1: take the amount off the balance (send_event), 0: do not, or <code>: <message>
---          to answer with unless the record was decided before (a deadline that has passed)
--- ARGV[13] 1: add the plans attached to a denial (with_preview)
--- ARGV[14] the feature, where it is boolean, '' otherwise
--- ARGV[15..] candidates, see lib/choose.lua
+-- KEYS, ARGV, returns: see lib/step.lua. The outcome is kept only with send_event.
+-- args[1] the entity, '' for the customer
+-- args[2] 1: take the amount off the balance (send_event), 0: do not, or <code>: <message>
+--         to answer with unless the record was decided before (a deadline that has passed)
+-- args[3] 1: add the plans attached to a denial (with_preview)
+-- args[4] the feature, where it is boolean, '' otherwise
+-- args[5..] candidates, see lib/choose.lua
 --
 -- Outcome: {mark, code, now, need, snapshot, lines, amount, flag, plans}.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
-local entity, mode, previewing, flag_feature = ARGV[11], ARGV[12], ARGV[13] == '1', ARGV[14]
-local deducting = mode == '1'
+local NO_POOL, NONE = { '', {} }, {}
+deferred = {}
 
-local NO_POOL = { '', {} }
-
-local function attached_plans()
+local function attached_plans(entity)
   local attached = {}
   for _, field in ipairs(entity == '' and { 'p' } or { 'p', 'P' .. entity }) do
-    local packed = redis.call('HGET', KEYS[1], field)
+    local packed = redis.call('HGET', customer, field)
     for _, plan in ipairs(packed and cmsgpack.unpack(packed) or {}) do attached[#attached + 1] = plan[P.id] end
   end
   return attached
 end
 
-local function failure(code) return { MARK.decided, code, now, 0, NO_POOL, {}, 0, {}, {} } end
+local function failure(code) return finish({ MARK.decided, code, now, 0, NO_POOL, NONE, 0, NONE, NONE }, false) end
 
-local function check_flag()
-  local fields = { 'f' .. flag_feature }
-  if entity ~= '' then
-    fields[2] = 'F' .. #flag_feature .. ':' .. flag_feature .. entity
-    fields[3] = 'e' .. entity
-  end
-  local raw = redis.call('HMGET', KEYS[1], unpack(fields))
-  if redis.call('HEXISTS', KEYS[1], 'c') == 0 then return failure('customer_not_found') end
-  if entity ~= '' and not raw[3] then return failure('entity_not_found') end
-  if deducting then return failure('flag_not_consumable') end
-  for i = 1, 2 do
-    for _, flag in ipairs(raw[i] and cmsgpack.unpack(raw[i]) or {}) do
+local function decide_flag(feature, entity, raw)
+  local own, entity_own, entity_record = raw[2], raw[3], raw[4]
+  if redis.call('HEXISTS', customer, 'c') == 0 then return failure(no_customer()) end
+  if entity ~= '' and not entity_record then return failure('entity_not_found') end
+  if args[2] == 1 then return failure('flag_not_consumable') end
+  for _, packed in ipairs({ own or '', entity_own or '' }) do
+    for _, flag in ipairs(packed ~= '' and cmsgpack.unpack(packed) or {}) do
       if flag[F.expires] == 0 or flag[F.expires] > now then
-        return { MARK.decided, 'flag', now, 0, NO_POOL, {}, 0, flag, {} }
+        return finish({ MARK.decided, 'flag', now, 0, NO_POOL, NONE, 0, flag, NONE }, false)
       end
     end
   end
-  local denial = failure('not_entitled')
-  if previewing then denial[9] = attached_plans() end
-  return denial
+  local plans = args[3] == 1 and attached_plans(entity) or NONE
+  return finish({ MARK.decided, 'not_entitled', now, 0, NO_POOL, NONE, 0, NONE, plans }, false)
 end
 
-local function check_pool()
-  local pool, code = choose(entity, ARGV, 15)
+local function decide_pool(entity, deducting, raw)
+  local pool, code = choose(entity, args, 5, raw, 2)
   if not pool then return failure(code) end
   if not pool.need then return failure(pool.code) end
-  local lines, amount = {}, 0
+  local lines, amount = NONE, 0
   if pool.allowed and deducting then
     lines, amount = apply(pool, pool.need)
     if not lines then return failure('amount_out_of_range') end
   end
-  local plans = not pool.allowed and previewing and attached_plans() or {}
-  local snapshot = #pool.list > 0 and pool_snapshot(pool) or { pool.feature, {} }
-  return { MARK.decided, pool.code, now, pool.need, snapshot, lines, amount, {}, plans }
+  local plans = not pool.allowed and args[3] == 1 and attached_plans(entity) or NONE
+  local snapshot = #pool.list > 0 and pool_snapshot(pool) or { pool.feature, NONE }
+  return finish({ MARK.decided, pool.code, now, pool.need, snapshot, lines, amount, NONE, plans }, #lines > 0)
 end
 
-local outcome
-if mode ~= '0' and mode ~= '1' then
-  outcome = failure(mode)
-elseif flag_feature ~= '' then
-  outcome = check_flag()
-else
-  outcome = check_pool()
-end
-return finish(outcome, #outcome[6] > 0)
+return each_step(function()
+  local entity, mode, feature = args[1], args[2], args[4]
+  local fields = { ledger_field }
+  if feature ~= '' then
+    fields[2] = 'f' .. feature
+    if entity ~= '' then fields[3], fields[4] = 'F' .. #feature .. ':' .. feature .. entity, 'e' .. entity end
+  else
+    pool_fields(fields, entity, args, 5)
+  end
+  local raw = redis.call('HMGET', customer, unpack(fields))
+  local seen = begin(raw[1])
+  if seen then return seen end
+  if mode ~= 0 and mode ~= 1 then return failure(mode) end
+  if feature ~= '' then return decide_flag(feature, entity, raw) end
+  return decide_pool(entity, mode == 1, raw)
+end)

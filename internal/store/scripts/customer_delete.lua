@@ -1,15 +1,21 @@
 -- customer_delete: removes a customer and all of its state.
--- uses: fields msgpack ledger calendar pool deduct outcome choose command
+-- uses: fields msgpack step ledger outcome calendar pool deduct choose command
 --
--- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
+-- KEYS, ARGV, returns: see lib/step.lua.
 --
 -- Outcome: see lib/command.lua.
--- Invariant: only the ledger outlives the customer, so that its own redelivery is
--- recognised; idempotency keys of this life mean nothing to the next (epoch_of), but for
+-- Invariant: only its ledgers outlive the customer, so that a redelivery is recognised;
+-- idempotency keys of this life mean nothing to the next (epoch_of), but for
 -- its own: sending it again must not delete the next.
-local seen = begin()
-if seen then return seen end
+local function decide()
+  if not read_customer() then return finish(command_failure(no_customer()), false) end
+  local ledgers = {}
+  for _, field in ipairs(redis.call('HKEYS', customer)) do
+    if string.sub(field, 1, 1) == 'l' then ledgers[field] = redis.call('HGET', customer, field) end
+  end
+  redis.call('UNLINK', customer, entities)
+  for field, ledger in pairs(ledgers) do redis.call('HSET', customer, field, ledger) end
+  return finish(command_outcome({}, {}, {}), true, ANY_EPOCH)
+end
 
-if not read_customer() then return finish(command_failure('customer_not_found'), false) end
-redis.call('UNLINK', KEYS[1], KEYS[2])
-return finish(command_outcome({}, {}, {}), true, ANY_EPOCH)
+return run(decide)

@@ -1,51 +1,52 @@
 -- customer_get: everything that is known of a customer.
--- uses: fields msgpack ledger calendar pool deduct outcome choose command
+-- uses: fields msgpack step ledger outcome calendar pool deduct choose command
 --
--- KEYS, ARGV 1..10, returns: see lib/outcome.lua (nothing is remembered).
+-- KEYS, ARGV, returns: see lib/step.lua (nothing is remembered).
 --
 -- Outcome: see lib/command.lua; extra: {created, name, email, metadata, plans, flags, entities}:
 -- plans a list of {entity, P}, flags of {feature, entity, F}, entities of {id, E, snapshots of
 -- the balances that it holds itself}.
 -- Invariant: changes nothing but resets and expiries that are due.
-local seen = begin()
-if seen then return seen end
+local function decide()
+  local record = read_customer()
+  if not record then return finish(command_failure('customer_not_found'), false) end
 
-local record = read_customer()
-if not record then return finish(command_failure('customer_not_found'), false) end
+  -- The pools of what each entity holds itself, by entity.
+  local function pools_of_entities()
+    local held = {}
+    for _, field in ipairs(redis.call('HKEYS', customer)) do
+      local length, start = string.match(field, '^B(%d+):()')
+      if length then
+        local feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
+        local owner = read_owner_now(feature, entity)
+        write_owner(feature, owner)
+        held[entity] = held[entity] or {}
+        if #owner.balances > 0 then table.insert(held[entity], { feature = feature, owners = { owner } }) end
+      end
+    end
+    return held
+  end
 
--- The pools of what each entity holds itself, by entity.
-local function pools_of_entities()
-  local held = {}
-  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-    local length, start = string.match(field, '^B(%d+):()')
-    if length then
-      local feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
-      local owner = read_owner_now(feature, entity)
-      write_owner(KEYS[1], feature, owner)
-      held[entity] = held[entity] or {}
-      if #owner.balances > 0 then table.insert(held[entity], { feature = feature, owners = { owner } }) end
+  local plans, flags, entities, ids = {}, {}, {}, redis.call('ZRANGE', entities, 0, -1)
+  local held = pools_of_entities()
+  for _, plan in ipairs(unpacked('p')) do plans[#plans + 1] = { '', plan } end
+  for i, id in ipairs(ids) do
+    for _, plan in ipairs(unpacked('P' .. id)) do plans[#plans + 1] = { id, plan } end
+    entities[i] = { id, cmsgpack.unpack(redis.call('HGET', customer, 'e' .. id)), snapshots_of(held[id] or {}) }
+  end
+  for _, field in ipairs(redis.call('HKEYS', customer)) do
+    local kind = string.sub(field, 1, 1)
+    local feature, entity = string.sub(field, 2), ''
+    if kind == 'F' then
+      local length, start = string.match(field, '^F(%d+):()')
+      feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
+    end
+    if kind == 'f' or kind == 'F' then
+      for _, flag in ipairs(unpacked(field)) do flags[#flags + 1] = { feature, entity, flag } end
     end
   end
-  return held
+  local extra = { record[C.created], record[C.name], record[C.email], record[C.metadata], plans, flags, entities }
+  return finish(command_outcome(current_pools(''), {}, extra), false)
 end
 
-local plans, flags, entities, ids = {}, {}, {}, redis.call('ZRANGE', KEYS[2], 0, -1)
-local held = pools_of_entities()
-for _, plan in ipairs(unpacked('p')) do plans[#plans + 1] = { '', plan } end
-for i, id in ipairs(ids) do
-  for _, plan in ipairs(unpacked('P' .. id)) do plans[#plans + 1] = { id, plan } end
-  entities[i] = { id, cmsgpack.unpack(redis.call('HGET', KEYS[1], 'e' .. id)), snapshots_of(held[id] or {}) }
-end
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  local kind = string.sub(field, 1, 1)
-  local feature, entity = string.sub(field, 2), ''
-  if kind == 'F' then
-    local length, start = string.match(field, '^F(%d+):()')
-    feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
-  end
-  if kind == 'f' or kind == 'F' then
-    for _, flag in ipairs(unpacked(field)) do flags[#flags + 1] = { feature, entity, flag } end
-  end
-end
-local extra = { record[C.created], record[C.name], record[C.email], record[C.metadata], plans, flags, entities }
-return finish(command_outcome(current_pools(''), {}, extra), false)
+return run(decide)

@@ -1,25 +1,26 @@
 -- customer_put: creates or updates a customer; a new one gets the default plans.
--- uses: fields msgpack ledger calendar pool deduct outcome choose command plans
+-- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
 --
--- KEYS, ARGV 1..10, returns: see lib/outcome.lua.
--- ARGV[11..13] name, email, metadata (JSON); '' leaves what is there
--- ARGV[14] packed list of the default plans (lib/plans.lua)
+-- KEYS, ARGV, returns: see lib/step.lua.
+-- args[1..3] name, email, metadata (JSON); '' leaves what is there
+-- args[4] packed list of the default plans (lib/plans.lua)
 --
 -- Outcome: see lib/command.lua; the snapshots are all of the customer's pools.
 -- Invariant: a customer's record keeps its epoch and sequence for life.
-local seen = begin()
-if seen then return seen end
-
-local record = read_customer()
-local is_new = not record
-record = record or { now, 0, ARGV[2] .. '@' .. ARGV[3], '', '', '' }
-for place, value in pairs({ [C.name] = ARGV[11], [C.email] = ARGV[12], [C.metadata] = ARGV[13] }) do
-  if value ~= '' then record[place] = value end
-end
-write_customer(record)
-if is_new then
-  redis.call('PERSIST', KEYS[1]) -- forget.lua
-  for _, plan in ipairs(cmsgpack.unpack(ARGV[14])) do attach(record, plan, '', now) end
+local function decide()
+  local record = read_customer()
+  local is_new = not record
+  record = record or { now, 0, offset .. '@' .. timestamp, '', '', '' }
+  for place, value in pairs({ [C.name] = args[1], [C.email] = args[2], [C.metadata] = args[3] }) do
+    if value ~= '' then record[place] = value end
+  end
   write_customer(record)
+  if is_new then
+    redis.call('PERSIST', customer) -- forget.lua
+    for _, plan in ipairs(cmsgpack.unpack(args[4])) do attach(record, plan, '', now) end
+    write_customer(record)
+  end
+  return finish(command_outcome(current_pools(''), {}, {}), true)
 end
-return finish(command_outcome(current_pools(''), {}, {}), true)
+
+return run(decide)

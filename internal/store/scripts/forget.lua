@@ -1,15 +1,16 @@
--- forget: drops a ledger all of which is committed.
--- uses: ledger
+-- forget: drops the entries of a ledger all of which are committed.
+-- uses: fields
 --
--- KEYS[1] the customer, KEYS[2] the ledger
--- ARGV[1] the committed offset, ARGV[2] how long to keep the mark of a customer that does
---         not exist, in milliseconds
--- Returns 1 where it was dropped, 0 where an entry is not committed.
+-- KEYS[1] the customer, KEYS[2] the older part of the ledger
+-- ARGV[1] the committed offset, ARGV[2] how long to keep what is left of a customer that does
+--         not exist, in milliseconds, ARGV[3] the topic partition (store.Source)
+-- Returns 1 where they were dropped, 0 where an entry is not committed.
 -- Invariant: what ledger.lua answers to any record stays the same, but that it cannot
 -- repeat the outcome of one that is committed.
-local last, generation = last_entry(KEYS[2])
-if not last or last >= tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], forgotten_field(KEYS[2]), string.format('%.0f', last) .. ':' .. generation)
-if redis.call('HEXISTS', KEYS[1], 'c') == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+local field = 'l' .. ARGV[3]
+local last = string.match(redis.call('HGET', KEYS[1], field) or '', '^(%d+:%d+):')
+if not last or tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], field, last .. ':;')
 redis.call('DEL', KEYS[2])
+if redis.call('HEXISTS', KEYS[1], 'c') == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1

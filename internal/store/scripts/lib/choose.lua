@@ -4,27 +4,32 @@
 --
 -- Returns the pool with .need, .code and .allowed set; or nil and an error code where
 -- there is no such customer or entity.
-local function choose(entity, pairs_list, at)
-  local customer, fields = KEYS[1], {}
-  for i = at, #pairs_list, 2 do
-    local feature, n = pairs_list[i], #fields
+local function pool_fields(fields, entity, candidates, from)
+  for i = from, #candidates, 2 do
+    local feature, n = candidates[i], #fields
     fields[n + 1] = 'b' .. feature
     fields[n + 2] = entity == '' and 'n' .. feature or balances_field(feature, entity)
   end
   if entity ~= '' then fields[#fields + 1] = 'e' .. entity end
-  local raw = redis.call('HMGET', customer, unpack(fields))
+end
 
+local function choose(entity, candidates, from, raw, raw_from)
+  if not raw then
+    local fields = {}
+    pool_fields(fields, entity, candidates, from)
+    raw, raw_from = redis.call('HMGET', customer, unpack(fields)), 1
+  end
   local found = false
-  for i = 1, #raw do found = found or raw[i] end
-  if not found and redis.call('HEXISTS', customer, 'c') == 0 then return nil, 'customer_not_found' end
-  if entity ~= '' and not raw[#fields] then return nil, 'entity_not_found' end
+  for i = raw_from, #raw do found = found or raw[i] end
+  if not found and redis.call('HEXISTS', customer, 'c') == 0 then return nil, no_customer() end
+  if entity ~= '' and not raw[#raw] then return nil, 'entity_not_found' end
 
   local reported, reports_credits
-  for i = at, #pairs_list, 2 do
-    local own, second = raw[i - at + 1], raw[i - at + 2]
+  for i = from, #candidates, 2 do
+    local own, second = raw[i - from + raw_from], raw[i - from + raw_from + 1]
     local entity_own, shared = entity ~= '' and second, entity == '' and second
-    local pool = read_pool(customer, KEYS[2], pairs_list[i], entity, own, entity_own, shared, now, items)
-    pool.need = tonumber(pairs_list[i + 1])
+    local pool = read_pool(candidates[i], entity, own, entity_own, shared)
+    pool.need = tonumber(candidates[i + 1])
     write_owners(pool)
     if pool.need then
       pool.code, pool.allowed = decide(pool, pool.need)
@@ -33,8 +38,8 @@ local function choose(entity, pairs_list, at)
     end
     if pool.allowed then return pool end
     -- For the denial: the first credit system that the customer has, else the own pool.
-    if i == at or (#pool.list > 0 and not reports_credits) then
-      reported, reports_credits = pool, i > at
+    if i == from or (#pool.list > 0 and not reports_credits) then
+      reported, reports_credits = pool, i > from
     end
   end
   return reported

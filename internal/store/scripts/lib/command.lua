@@ -1,8 +1,13 @@
--- What the scripts of commands share: their outcome, and a customer's state to work on.
+-- What the scripts of commands share: their step, their outcome, and a customer's state to
+-- work on.
 --
 -- Outcome: {mark, code, now, snapshots, events, extra}; code is '' where the command was
 -- carried out, <code> or <code>: <message> where it was not. An event: {feature asked, its
 -- units asked, code, amount, snapshot, lines}.
+local function run(decide)
+  return each_step(function() return begin(redis.call('HGET', customer, ledger_field)) or decide() end)
+end
+
 local function snapshots_of(pools)
   local list = {}
   for i, pool in ipairs(pools) do list[i] = pool_snapshot(pool) end
@@ -17,23 +22,26 @@ end
 
 -- Whose balances of a feature they are, as they stand.
 local function read_owner_now(feature, entity)
-  local packed = redis.call('HGET', KEYS[1], balances_field(feature, entity))
-  return read_owner(feature, entity, packed, now, items)
+  local packed = redis.call('HGET', customer, balances_field(feature, entity))
+  local owner = read_owner(feature, entity, packed)
+  complete_all(owner.balances)
+  return owner
 end
 
 -- The pool of a feature as it stands, for the answer.
 local function current_pool(feature, entity)
-  local raw = redis.call('HMGET', KEYS[1], 'b' .. feature, balances_field(feature, entity), 'n' .. feature)
+  local raw = redis.call('HMGET', customer, 'b' .. feature, balances_field(feature, entity), 'n' .. feature)
   local entity_own, shared = entity ~= '' and raw[2], entity == '' and raw[3]
-  local pool = read_pool(KEYS[1], KEYS[2], feature, entity, raw[1], entity_own, shared, now, items)
+  local pool = read_pool(feature, entity, raw[1], entity_own, shared)
   write_owners(pool)
+  complete_all(pool.list)
   return pool
 end
 
 -- Every pool that has a balance in it, as the customer or an entity sees it.
 local function current_pools(entity)
   local features, pools = {}, {}
-  for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  for _, field in ipairs(redis.call('HKEYS', customer)) do
     local kind = string.sub(field, 1, 1)
     if kind == 'b' or (kind == 'n' and entity == '') then
       features[string.sub(field, 2)] = true
@@ -51,26 +59,26 @@ local function current_pools(entity)
 end
 
 local function unpacked(field) -- a packed list of the hash, empty where there is none
-  local packed = redis.call('HGET', KEYS[1], field)
+  local packed = redis.call('HGET', customer, field)
   return packed and cmsgpack.unpack(packed) or {}
 end
 local function store_list(field, list)
   if #list == 0 then
-    redis.call('HDEL', KEYS[1], field)
+    redis.call('HDEL', customer, field)
   else
-    redis.call('HSET', KEYS[1], field, cmsgpack.pack(list))
+    redis.call('HSET', customer, field, cmsgpack.pack(list))
   end
 end
 
 -- The customer's record, nil where there is none.
 local function read_customer()
-  local packed = redis.call('HGET', KEYS[1], 'c')
+  local packed = redis.call('HGET', customer, 'c')
   return packed and cmsgpack.unpack(packed) or nil
 end
-local function write_customer(record) redis.call('HSET', KEYS[1], 'c', cmsgpack.pack(record)) end
+local function write_customer(record) redis.call('HSET', customer, 'c', cmsgpack.pack(record)) end
 local function next_seq(record)
   record[C.seq] = record[C.seq] + 1
   return record[C.seq]
 end
 
-local function entity_exists(entity) return redis.call('HEXISTS', KEYS[1], 'e' .. entity) == 1 end
+local function entity_exists(entity) return redis.call('HEXISTS', customer, 'e' .. entity) == 1 end

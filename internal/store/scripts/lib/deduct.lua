@@ -18,6 +18,13 @@ local function add_line(lines, pool, i, amount, kind)
   lines[#lines + 1] = { owner - 1, pool.place_of[i] - 1, amount, kind }
 end
 
+local function has_rollovers(list)
+  for i = 1, #list do
+    if #list[i][B.rollovers] > 0 then return true end
+  end
+  return false
+end
+
 -- The pool's rollovers, soonest expiry first, each with its balance.
 local function rollovers_in_order(list)
   local all = {}
@@ -42,13 +49,15 @@ end
 local function deduct(pool, need, force)
   local list, left = pool.list, need
   local lines, min = {}, math.min
-  for _, entry in ipairs(rollovers_in_order(list)) do
-    local amount = min(entry.r[R.left], left)
-    if amount > 0 then
-      entry.r[R.left] = entry.r[R.left] - amount
-      entry.b[B.from_rollovers] = entry.b[B.from_rollovers] + amount
-      left = left - amount
-      add_line(lines, pool, entry.i, amount, KIND.rollover)
+  if has_rollovers(list) then
+    for _, entry in ipairs(rollovers_in_order(list)) do
+      local amount = min(entry.r[R.left], left)
+      if amount > 0 then
+        entry.r[R.left] = entry.r[R.left] - amount
+        entry.b[B.from_rollovers] = entry.b[B.from_rollovers] + amount
+        left = left - amount
+        add_line(lines, pool, entry.i, amount, KIND.rollover)
+      end
     end
   end
   for i = 1, #list do
@@ -97,6 +106,7 @@ end
 
 local function give_back(pool, amount)
   local list, left = pool.list, amount
+  complete_all(list)
   local lines, min = {}, math.min
   for i = #list, 1, -1 do
     local b = list[i]
@@ -147,11 +157,16 @@ local function give_back(pool, amount)
   return lines, left - amount
 end
 
--- Whether every amount of the pool still fits.
+-- Whether every amount of the pool still fits. What was granted does, and usage is no more
+-- where nothing goes beyond it.
 local function fits(pool)
   local list = pool.list
   for i = 1, #list do
-    if usage_of(list[i]) > LIMIT.max or list[i][B.over] > LIMIT.max then return false end
+    local b = list[i]
+    if b[B.over] > 0 or b[B.from_rollovers] > 0 then
+      complete(b)
+      if usage_of(b) > LIMIT.max or b[B.over] > LIMIT.max then return false end
+    end
   end
   return true
 end

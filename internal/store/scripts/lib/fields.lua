@@ -5,7 +5,7 @@
 -- Every key of a customer bears the same hash tag, so one slot holds them all:
 --   <prefix>{<customer>}                    hash, see below
 --   <prefix>{<customer>}:e                  zset, entity ids by creation
---   <prefix>{<customer>}:l:<source>         string, outcomes not yet committed (ledger.lua)
+--   <prefix>{<customer>}:l:<source>         string, the older part of a ledger (ledger.lua)
 --   <prefix>{<customer>}:i:<kind>:<key>     string, outcome of an idempotency key
 --
 -- The hash, with <n> the length of the feature id in bytes:
@@ -17,7 +17,7 @@
 --   n<feature>               how many entities hold balances that the customer shares (B.shared)
 --   f<feature>               the customer's flags for a boolean feature (list of F)
 --   F<n>:<feature><entity>   an entity's flags
---   z<source>                the last entry of a ledger that was forgotten (ledger.lua)
+--   l<source>                the younger part of a ledger (ledger.lua)
 --
 -- Amounts are integers in units of 10^-precision, times Unix milliseconds.
 
@@ -26,7 +26,7 @@
 --   remaining = included_left + prepaid_left + what its rollovers hold
 -- granted + rolled in = remaining + usage - over holds by construction.
 -- In Redis a balance is the first fields, which a check reads and changes, and the others
--- packed in details, which only the rest looks at (unpack_balances, pack_balances).
+-- packed in details, which only the rest looks at (complete, pack_balances).
 local B = {
   included_left = 1,
   prepaid_left = 2,
@@ -35,18 +35,18 @@ local B = {
   resets = 5,           -- next reset, 0: never
   expires = 6,          -- 0: never
   unlimited = 7,        -- 0 or 1; usage counts in over
-  rollovers = 8,        -- list of R, oldest first
-  details = 9,          -- the fields that follow
-  plan = 10,            -- plan id, '' for a standalone grant
-  id = 11,              -- number of the item among the plan's items of this feature, or a grant's id
-  rank = 12,            -- 0 main plan, 1 add-on, 2 standalone grant
-  shared = 13,          -- 1: held by an entity, in the customer's pool too (a per-entity item)
-  seq = 14,             -- age: grows with every balance of the customer
-  anchor = 15,          -- periods are counted from here
-  unit = 16,            -- interval, see calendar.lua; 0: no reset, 9: one_off
-  count = 17,           -- intervals in a period
-  overage = 18,         -- 0 or 1: may go beyond what was granted
-  max = 19,             -- max_purchase, -1: no bound
+  shared = 8,           -- 1: held by an entity, in the customer's pool too (a per-entity item)
+  overage = 9,          -- 0 or 1: may go beyond what was granted
+  max = 10,             -- max_purchase, -1: no bound
+  rollovers = 11,       -- list of R, oldest first
+  details = 12,         -- the fields that follow; '' where they do, as they must to be changed
+  plan = 13,            -- plan id, '' for a standalone grant
+  id = 14,              -- number of the item among the plan's items of this feature, or a grant's id
+  rank = 15,            -- 0 main plan, 1 add-on, 2 standalone grant
+  seq = 16,             -- age: grows with every balance of the customer
+  anchor = 17,          -- periods are counted from here
+  unit = 18,            -- interval, see calendar.lua; 0: no reset, 9: one_off
+  count = 19,           -- intervals in a period
   included = 20,        -- granted by the item or grant
   prepaid = 21,         -- granted because it was bought
   rollover_max = 22,    -- -1: nothing is rolled over

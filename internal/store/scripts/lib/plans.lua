@@ -14,7 +14,7 @@ local function add_balance(feature, owner, b)
   owner.balances[#owner.balances + 1] = b
   table.sort(owner.balances, deducted_before)
   owner.changed = true
-  write_owner(KEYS[1], feature, owner)
+  write_owner(feature, owner)
 end
 
 -- A balance of a plan item granted so many times, anchored at its plan's start, with its
@@ -25,9 +25,9 @@ local function new_balance(record, plan_id, rank, item, shared, started, from, q
   local included = math.min(item[I.included] * times, LIMIT.max - prepaid)
   return {
     included, prepaid, 0, 0,
-    next_reset(started, item[I.unit], item[I.count], from), 0, item[I.unlimited], {}, '',
-    plan_id, item[I.number], rank, shared, next_seq(record),
-    started, item[I.unit], item[I.count], item[I.overage], item[I.max],
+    next_reset(started, item[I.unit], item[I.count], from), 0, item[I.unlimited],
+    shared, item[I.overage], item[I.max], {}, '',
+    plan_id, item[I.number], rank, next_seq(record), started, item[I.unit], item[I.count],
     included, prepaid, item[I.rollover_max], item[I.rollover_months], times, 0,
   }
 end
@@ -57,8 +57,8 @@ end
 -- The entities that a per-entity item gives a balance to, in order of creation.
 local function seat_holders(seats)
   local holders = {}
-  for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-    local packed = redis.call('HGET', KEYS[1], 'e' .. id)
+  for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do
+    local packed = redis.call('HGET', customer, 'e' .. id)
     if cmsgpack.unpack(packed)[E.feature] == seats then holders[#holders + 1] = id end
   end
   return holders
@@ -80,7 +80,7 @@ end
 local function each_owner(attached, entity, visit)
   local owners = { entity }
   if entity == '' then
-    for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do owners[#owners + 1] = id end
+    for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do owners[#owners + 1] = id end
   end
   for _, feature in ipairs(attached[P.features]) do
     for _, owner_entity in ipairs(owners) do visit(feature, owner_entity, read_owner_now(feature, owner_entity)) end
@@ -111,7 +111,7 @@ local function remove_plan(attached, entity)
     end
     owner.changed = owner.changed or #kept < #owner.balances
     owner.balances = kept
-    write_owner(KEYS[1], feature, owner)
+    write_owner(feature, owner)
   end)
   for _, feature in ipairs(attached[P.features]) do
     local field, flags = flags_field(feature, entity), {}
@@ -129,7 +129,7 @@ local function move_usage(plan_id, entity, feature, owner_entity, amount)
   local pool = new_pool(feature)
   add_owner(pool, owner, function(b) return is_of_plan(b, plan_id, entity, owner_entity) end)
   if #pool.list > 0 then deduct(pool, amount, true) end
-  write_owner(KEYS[1], feature, owner)
+  write_owner(feature, owner)
 end
 
 local function create_balances(record, plan, entity, started)
@@ -166,7 +166,7 @@ local function visit_balances(plan, item, entity, dry, visit)
         if b[B.included] + b[B.prepaid] > LIMIT.max or usage_of(b) > LIMIT.max then return found, 'amount_out_of_range' end
       end
     end
-    if not dry then write_owner(KEYS[1], feature, owner) end
+    if not dry then write_owner(feature, owner) end
   end
   return found
 end

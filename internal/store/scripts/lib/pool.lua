@@ -57,39 +57,44 @@ local function holds_shared(balances)
   return false
 end
 
-local function unpack_balances(packed)
-  local balances = cmsgpack.unpack(packed)
-  for i = 1, #balances do
-    local b = balances[i]
-    local details = cmsgpack.unpack(b[B.details])
-    for j = 1, #details do b[B.details + j] = details[j] end
-  end
-  return balances
+-- Takes the details of a balance apart.
+local function complete(b)
+  if b[B.details] == '' then return end
+  local details = cmsgpack.unpack(b[B.details])
+  for i = 1, #details do b[B.details + i] = details[i] end
+  b[B.details] = ''
+end
+local function complete_all(balances)
+  for i = 1, #balances do complete(balances[i]) end
 end
 local function pack_balances(balances)
   local packed = {}
   for i = 1, #balances do
-    local fields = { unpack(balances[i], 1, B.rollovers) }
-    fields[B.details] = cmsgpack.pack({ unpack(balances[i], B.plan, B.added) })
-    packed[i] = fields
+    local b = balances[i]
+    if b[B.details] == '' then
+      local fields = { unpack(b, 1, B.rollovers) }
+      fields[B.details] = cmsgpack.pack({ unpack(b, B.plan, B.added) })
+      b = fields
+    end
+    packed[i] = b
   end
   return cmsgpack.pack(packed)
 end
 
 -- Reads an owner's balances from what the hash holds: the expired are gone, resets due
 -- are applied.
-local function read_owner(feature, entity, packed, now, items)
-  local owner = { entity = entity, field = balances_field(feature, entity), packed = packed, balances = {}, changed = false, had_shared = false }
-  if not packed then return owner end
-  local balances = unpack_balances(packed)
-  owner.had_shared = entity ~= '' and holds_shared(balances)
+local function read_owner(feature, entity, packed)
+  local balances = packed and cmsgpack.unpack(packed) or {}
+  local owner = {
+    entity = entity, field = balances_field(feature, entity), packed = packed, balances = balances, changed = false,
+    had_shared = entity ~= '' and holds_shared(balances),
+  }
   local due = false
   for i = 1, #balances do due = due or is_due(balances[i], now) end
-  if not due then
-    owner.balances = balances
-    return owner
-  end
+  if not due then return owner end
+  complete_all(balances)
   local settle_balance = calendar()
+  owner.balances = {}
   for _, b in ipairs(balances) do
     if b[B.expires] == 0 or b[B.expires] > now then
       settle_balance(b, feature, now, items)
@@ -103,7 +108,7 @@ end
 
 -- Writes back what changed. Invariant: n<feature> is the number of entities with a
 -- shared balance, so that a customer without any never pays for looking.
-local function write_owner(customer, feature, owner)
+local function write_owner(feature, owner)
   if not owner.changed then return end
   owner.changed = false
   if #owner.balances == 0 then
@@ -111,7 +116,7 @@ local function write_owner(customer, feature, owner)
     redis.call('HDEL', customer, owner.field)
   else
     owner.packed = pack_balances(owner.balances)
-    redis.call('HSET', customer, owner.field, owner.packed)
+    put(owner.field, owner.packed)
   end
   local shared = owner.entity ~= '' and holds_shared(owner.balances)
   if owner.had_shared ~= shared then
@@ -121,7 +126,7 @@ local function write_owner(customer, feature, owner)
 end
 
 local function write_owners(pool)
-  for i = 1, #pool.owners do write_owner(KEYS[1], pool.feature, pool.owners[i]) end
+  for i = 1, #pool.owners do write_owner(pool.feature, pool.owners[i]) end
 end
 
 local function new_pool(feature) return { feature = feature, owners = {}, list = {}, owner_of = {}, place_of = {} } end
@@ -141,14 +146,14 @@ end
 
 -- Reads the pool of a feature as the customer (entity '') or an entity sees it.
 -- own, entity_own: the packed balances of the customer and of the entity; shared: n<feature>.
-local function read_pool(customer, entities, feature, entity, own, entity_own, shared, now, items)
+local function read_pool(feature, entity, own, entity_own, shared)
   local pool = new_pool(feature)
-  if entity ~= '' then add_owner(pool, read_owner(feature, entity, entity_own, now, items)) end
-  add_owner(pool, read_owner(feature, '', own, now, items))
+  if entity ~= '' then add_owner(pool, read_owner(feature, entity, entity_own)) end
+  add_owner(pool, read_owner(feature, '', own))
   if entity == '' and shared and tonumber(shared) > 0 then
     for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do
       local packed = redis.call('HGET', customer, balances_field(feature, id))
-      if packed then add_owner(pool, read_owner(feature, id, packed, now, items), is_shared) end
+      if packed then add_owner(pool, read_owner(feature, id, packed), is_shared) end
     end
   end
   return pool
