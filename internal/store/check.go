@@ -87,12 +87,10 @@ type CheckOutcome struct {
 // DecodeCheck reads the reply to a Check.
 func DecodeCheck(reply Reply) (*CheckOutcome, error) {
 	d := decoder{rest: reply.outcome}
-	d.array(0)
 	out := &CheckOutcome{}
 	if d.int() == markRepeated {
 		out.Repeats, out.Memo = true, d.bytes()
 		d = decoder{rest: d.bytes()}
-		d.array(0)
 		d.int()
 	}
 	code := d.string()

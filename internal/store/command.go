@@ -203,12 +203,10 @@ type CommandOutcome struct {
 // DecodeCommand reads the reply to any call but Check.
 func DecodeCommand(reply Reply) (*CommandOutcome, error) {
 	d := decoder{rest: reply.outcome}
-	d.array(0)
 	out := &CommandOutcome{}
 	if d.int() == markRepeated {
 		out.Repeats, out.Memo = true, d.bytes()
 		d = decoder{rest: d.bytes()}
-		d.array(0)
 		d.int()
 	}
 	if failure := d.string(); failure != "" {

@@ -135,15 +135,14 @@ type snapshot struct {
 	owners [][]balance.Balance
 }
 
-// snapshot reads {feature, {{entity, packed balances}, …}}. The first owner tells
+// snapshot reads {feature, entity, packed balances, …}. The first owner tells
 // whose view it is: as the customer sees it, an entity's balance counts only where
 // it is shared.
 func (d *decoder) snapshot() snapshot {
-	d.array(2)
+	owners := (d.array(1) - 1) / 2
 	s := snapshot{pool: balance.Pool{FeatureID: d.string()}}
 	customerView := false
-	for i := range d.array(0) {
-		d.array(2)
+	for i := range owners {
 		entity, packed := d.string(), d.bytes()
 		customerView = customerView || (i == 0 && entity == "")
 		var balances []balance.Balance
@@ -167,11 +166,10 @@ func (d *decoder) snapshot() snapshot {
 	return s
 }
 
-// lines reads deductions: {owner, balance, amount, kind} each.
+// lines reads deductions: owner, balance, amount, kind each.
 func (d *decoder) lines(of snapshot) []balance.Deduction {
 	var deductions []balance.Deduction
-	for range d.array(0) {
-		d.array(4)
+	for range d.array(0) / 4 {
 		owner, place, amount, kind := d.int(), d.int(), d.int(), d.int()
 		if d.err != nil {
 			return nil

@@ -10,7 +10,7 @@ import (
 
 // Ledger is where the outcomes of a customer's records of one topic partition are kept
 // until they are committed.
-type Ledger struct{ customer, older, source string }
+type Ledger struct{ customer, entries, source string }
 
 // Ledger is where the call's outcome is kept; ok is false where none is.
 func (c *Call) Ledger() (ledger Ledger, ok bool) {
@@ -33,7 +33,7 @@ func (s *Store) Forget(ctx context.Context, ledgers []Ledger, committed int64) e
 	for loaded := false; ; loaded = true {
 		pipe := s.client.Pipeline()
 		for _, ledger := range ledgers {
-			pipe.EvalSha(ctx, forgetScript.Hash(), []string{ledger.customer, ledger.older}, committed, strangerMark.Milliseconds(), ledger.source)
+			pipe.EvalSha(ctx, forgetScript.Hash(), []string{ledger.customer, ledger.entries}, committed, strangerMark.Milliseconds(), ledger.source)
 		}
 		_, err := pipe.Exec(ctx)
 		if loaded || !redis.HasErrorPrefix(err, "NOSCRIPT") {

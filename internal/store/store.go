@@ -155,27 +155,37 @@ func chain(calls []Call, pending []int) {
 const stepsAtOnce = 32
 
 // group puts pending calls together that one call of a script can take, each customer's in
-// their order. In a cluster these are calls of one customer: what others have may lie
-// in another slot.
+// their order, one behind the other. In a cluster these are calls of one customer: what
+// others have may lie in another slot.
 func (s *Store) group(calls []Call, pending []int) [][]int {
-	var groups [][]int
-	open := map[string]int{} // by customer in a cluster, else one: the last group
+	var customers []string
+	of := make(map[string][]int, len(pending))
 	for _, n := range pending {
-		call, key := &calls[n], ""
-		if s.cluster {
-			key = call.customer
+		customer := calls[n].customer
+		if of[customer] == nil {
+			customers = append(customers, customer)
 		}
-		if at, ok := open[key]; ok {
-			first := &calls[groups[at][0]]
-			if len(groups[at]) < stepsAtOnce && first.script == call.script && first.header == call.header {
-				groups[at] = append(groups[at], n)
-				continue
+		of[customer] = append(of[customer], n)
+	}
+	groups := make([][]int, 0, len(pending)/stepsAtOnce+1)
+	for _, customer := range customers {
+		apart := s.cluster
+		for _, n := range of[customer] {
+			last := len(groups) - 1
+			if last < 0 || apart || !fits(calls, groups[last], n) {
+				groups = append(groups, make([]int, 0, stepsAtOnce))
+				last++
 			}
+			groups[last], apart = append(groups[last], n), false
 		}
-		open[key] = len(groups)
-		groups = append(groups, append(make([]int, 0, min(stepsAtOnce, len(pending))), n))
 	}
 	return groups
+}
+
+// fits says whether one call of a script can take a group and another call.
+func fits(calls []Call, group []int, n int) bool {
+	first := &calls[group[0]]
+	return len(group) < stepsAtOnce && first.script == calls[n].script && first.header == calls[n].header
 }
 
 // Commands are what is sent to Redis for calls, for those who measure it.

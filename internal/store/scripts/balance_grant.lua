@@ -1,5 +1,5 @@
 -- balance_grant: a standalone balance.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] the entity, '' for the customer
@@ -11,7 +11,7 @@
 -- Outcome: see lib/command.lua; extra: {the balance's id}.
 -- Invariant: a balance's id is unique among the balances of its owner and feature.
 local function decide()
-  local entity, feature, id, item = args[1], args[2], args[3], cmsgpack.unpack(args[4])
+  local entity, feature, id, item = args[1], args[2], args[3], unpacked(args[4])
 
   local record = read_customer()
   if not record then return finish(command_failure(no_customer()), false) end
@@ -21,7 +21,7 @@ local function decide()
   local b = new_balance(record, '', STANDALONE, item, 0, now, now, 0, 1)
   b[B.id] = id ~= '' and id or 'grant-' .. string.format('%.0f', b[B.seq])
   b[B.expires] = tonumber(args[5])
-  for _, other in ipairs(owner.balances) do
+  for _, other in ipairs(owner[OWNER.balances]) do
     if balance_id(other, feature, entity) == b[B.id] then return finish(command_failure('conflict'), false) end
   end
   add_balance(feature, owner, b)

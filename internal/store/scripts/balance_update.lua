@@ -1,5 +1,5 @@
 -- balance_update: corrects a balance, or a pool as a whole.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] the entity, '' for the customer
@@ -23,19 +23,19 @@ local function decide()
 
   local whole = current_pool(feature, entity)
   local pool = new_pool(feature)
-  pool.owners = whole.owners
-  for i, b in ipairs(whole.list) do
-    local holder = whole.owners[whole.owner_of[i]].entity
+  pool[POOL.owners] = whole[POOL.owners]
+  for i, b in ipairs(whole[POOL.list]) do
+    local holder = whole[POOL.owners][whole[POOL.owner_of][i]][OWNER.entity]
     -- An entity's balance may bear the id of a customer's; the first is meant.
-    if id == '' or (#pool.list == 0 and balance_id(b, feature, holder) == id) then
-      local n = #pool.list + 1
-      pool.list[n], pool.owner_of[n], pool.place_of[n] = b, whole.owner_of[i], whole.place_of[i]
+    if id == '' or (#pool[POOL.list] == 0 and balance_id(b, feature, holder) == id) then
+      local n = #pool[POOL.list] + 1
+      pool[POOL.list][n], pool[POOL.owner_of][n], pool[POOL.place_of][n] = b, whole[POOL.owner_of][i], whole[POOL.place_of][i]
     end
   end
-  if #pool.list == 0 then return finish(command_failure('balance_not_found', { whole }), false) end
+  if #pool[POOL.list] == 0 then return finish(command_failure('balance_not_found', { whole }), false) end
 
   local remaining, usage, target = 0, 0, nil
-  for _, b in ipairs(pool.list) do
+  for _, b in ipairs(pool[POOL.list]) do
     if b[B.unlimited] == 1 and what ~= 'usage' then return finish(command_failure('invalid_request: an unlimited balance has neither remaining nor grant to change', { whole }), false) end
     target = target or (b[B.unlimited] == 0 and b)
     remaining = remaining + b[B.included_left] + b[B.prepaid_left]
@@ -50,17 +50,17 @@ local function decide()
   local function raise_target(by)
     raise(target, by, 0)
     target[B.added] = target[B.added] + by
-    for _, owner in ipairs(pool.owners) do
-      for _, b in ipairs(owner.balances) do owner.changed = owner.changed or b == target end
+    for _, owner in ipairs(pool[POOL.owners]) do
+      for _, b in ipairs(owner[OWNER.balances]) do owner[OWNER.changed] = owner[OWNER.changed] or b == target end
     end
   end
   local function take_back(by) -- less is granted, of what is left
-    for i = #pool.list, 1, -1 do
-      local b = pool.list[i]
-      local cut = math.min(b[B.included_left], by)
+    for i = #pool[POOL.list], 1, -1 do
+      local b = pool[POOL.list][i]
+      local cut = min(b[B.included_left], by)
       b[B.included], b[B.included_left], b[B.added] = b[B.included] - cut, b[B.included_left] - cut, b[B.added] - cut
       by = by - cut
-      pool.owners[pool.owner_of[i]].changed = pool.owners[pool.owner_of[i]].changed or cut > 0
+      pool[POOL.owners][pool[POOL.owner_of][i]][OWNER.changed] = pool[POOL.owners][pool[POOL.owner_of][i]][OWNER.changed] or cut > 0
     end
     return by
   end
@@ -72,9 +72,9 @@ local function decide()
       local short = amount - remaining
       -- Overage is consumption too: giving it back first leaves the remaining as it is.
       local over = 0
-      for _, b in ipairs(pool.list) do over = over + b[B.over] end
+      for _, b in ipairs(pool[POOL.list]) do over = over + b[B.over] end
       local _, back = give_back(pool, over + short)
-      if back < 0 then short = short - math.max(0, -back - over) end
+      if back < 0 then short = short - max(0, -back - over) end
       if short > 0 then raise_target(short) end
     end
   elseif what == 'usage' then
@@ -84,7 +84,7 @@ local function decide()
   elseif take_back(-amount) > 0 then
     return finish(command_failure('insufficient_balance', { current_pool(feature, entity) }), false)
   end
-  for _, b in ipairs(pool.list) do
+  for _, b in ipairs(pool[POOL.list]) do
     if b[B.included] + b[B.prepaid] > LIMIT.max or usage_of(b) > LIMIT.max then
       return finish(command_failure('amount_out_of_range', { current_pool(feature, entity) }), false)
     end

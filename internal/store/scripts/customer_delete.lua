@@ -1,5 +1,5 @@
 -- customer_delete: removes a customer and all of its state.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 --
@@ -10,11 +10,11 @@
 local function decide()
   if not read_customer() then return finish(command_failure(no_customer()), false) end
   local ledgers = {}
-  for _, field in ipairs(redis.call('HKEYS', customer)) do
-    if string.sub(field, 1, 1) == 'l' then ledgers[field] = redis.call('HGET', customer, field) end
+  for _, field in ipairs(call('HKEYS', customer)) do
+    if match(field, '^[lo]') then ledgers[field] = call('HGET', customer, field) end
   end
-  redis.call('UNLINK', customer, entities)
-  for field, ledger in pairs(ledgers) do redis.call('HSET', customer, field, ledger) end
+  call('UNLINK', customer, entities)
+  for field, ledger in pairs(ledgers) do call('HSET', customer, field, ledger) end
   return finish(command_outcome({}, {}, {}), true, ANY_EPOCH)
 end
 

@@ -1,5 +1,5 @@
 -- customer_get: everything that is known of a customer.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command
 --
 -- KEYS, ARGV, returns: see lib/step.lua (nothing is remembered).
 --
@@ -14,35 +14,35 @@ local function decide()
   -- The pools of what each entity holds itself, by entity.
   local function pools_of_entities()
     local held = {}
-    for _, field in ipairs(redis.call('HKEYS', customer)) do
-      local length, start = string.match(field, '^B(%d+):()')
+    for _, field in ipairs(call('HKEYS', customer)) do
+      local length, start = match(field, '^B(%d+):()')
       if length then
         local feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
         local owner = read_owner_now(feature, entity)
         write_owner(feature, owner)
         held[entity] = held[entity] or {}
-        if #owner.balances > 0 then table.insert(held[entity], { feature = feature, owners = { owner } }) end
+        if #owner[OWNER.balances] > 0 then table.insert(held[entity], { feature, { owner } }) end
       end
     end
     return held
   end
 
-  local plans, flags, entities, ids = {}, {}, {}, redis.call('ZRANGE', entities, 0, -1)
+  local plans, flags, entities, ids = {}, {}, {}, call('ZRANGE', entities, 0, -1)
   local held = pools_of_entities()
-  for _, plan in ipairs(unpacked('p')) do plans[#plans + 1] = { '', plan } end
+  for _, plan in ipairs(read_list('p')) do plans[#plans + 1] = { '', plan } end
   for i, id in ipairs(ids) do
-    for _, plan in ipairs(unpacked('P' .. id)) do plans[#plans + 1] = { id, plan } end
-    entities[i] = { id, cmsgpack.unpack(redis.call('HGET', customer, 'e' .. id)), snapshots_of(held[id] or {}) }
+    for _, plan in ipairs(read_list('P' .. id)) do plans[#plans + 1] = { id, plan } end
+    entities[i] = { id, unpacked(call('HGET', customer, 'e' .. id)), snapshots_of(held[id] or {}) }
   end
-  for _, field in ipairs(redis.call('HKEYS', customer)) do
+  for _, field in ipairs(call('HKEYS', customer)) do
     local kind = string.sub(field, 1, 1)
     local feature, entity = string.sub(field, 2), ''
     if kind == 'F' then
-      local length, start = string.match(field, '^F(%d+):()')
+      local length, start = match(field, '^F(%d+):()')
       feature, entity = string.sub(field, start, start + length - 1), string.sub(field, start + length)
     end
     if kind == 'f' or kind == 'F' then
-      for _, flag in ipairs(unpacked(field)) do flags[#flags + 1] = { feature, entity, flag } end
+      for _, flag in ipairs(read_list(field)) do flags[#flags + 1] = { feature, entity, flag } end
     end
   end
   local extra = { record[C.created], record[C.name], record[C.email], record[C.metadata], plans, flags, entities }

@@ -1,5 +1,5 @@
 -- customer_put: creates or updates a customer; a new one gets the default plans.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1..3] name, email, metadata (JSON); '' leaves what is there
@@ -16,8 +16,8 @@ local function decide()
   end
   write_customer(record)
   if is_new then
-    redis.call('PERSIST', customer) -- forget.lua
-    for _, plan in ipairs(cmsgpack.unpack(args[4])) do attach(record, plan, '', now) end
+    call('PERSIST', customer) -- forget.lua
+    for _, plan in ipairs(unpacked(args[4])) do attach(record, plan, '', now) end
     write_customer(record)
   end
   return finish(command_outcome(current_pools(''), {}, {}), true)

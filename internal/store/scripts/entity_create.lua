@@ -1,5 +1,5 @@
 -- entity_create: an entity of a customer, and the seat that it takes.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] the entity
@@ -18,15 +18,15 @@ local function decide()
   if entity_exists(entity) then return finish(command_failure('conflict'), false) end
   local pool, code = choose('', args, 5)
   if not pool then return finish(command_failure(code), false) end
-  if not pool.allowed then return finish(command_failure(pool.code, { pool }), false) end
-  local lines, amount = apply(pool, pool.need)
+  if not pool[POOL.allowed] then return finish(command_failure(pool[POOL.code], { pool }), false) end
+  local lines, amount = apply(pool, pool[POOL.need])
   if not lines then return finish(command_failure('amount_out_of_range'), false) end
   local event = { feature, tonumber(args[6]), '', amount, pool_snapshot(pool), lines }
 
-  redis.call('ZADD', entities, next_seq(record), entity)
-  redis.call('HSET', customer, 'e' .. entity, cmsgpack.pack({ now, feature, name }))
-  local per_entity = cmsgpack.unpack(args[4])
-  for _, attached in ipairs(unpacked('p')) do
+  call('ZADD', entities, next_seq(record), entity)
+  call('HSET', customer, 'e' .. entity, pack({ now, feature, name }))
+  local per_entity = unpacked(args[4])
+  for _, attached in ipairs(read_list('p')) do
     for _, row in ipairs(per_entity) do
       local item = row[3]
       if row[1] == attached[P.id] then
@@ -36,7 +36,7 @@ local function decide()
     end
   end
   write_customer(record)
-  return finish(command_outcome({ current_pool(pool.feature, '') }, { event }, {}), true)
+  return finish(command_outcome({ current_pool(pool[POOL.feature], '') }, { event }, {}), true)
 end
 
 return run(decide)

@@ -1,5 +1,5 @@
 -- entity_delete: takes an entity away, with its balances and plans, and gives its seat back.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] the entity
@@ -12,32 +12,32 @@ local function decide()
   local entity, expected = args[1], args[2]
 
   if not read_customer() then return finish(command_failure(no_customer()), false) end
-  local packed = redis.call('HGET', customer, 'e' .. entity)
+  local packed = call('HGET', customer, 'e' .. entity)
   if not packed then return finish(command_failure('entity_not_found'), false) end
-  local feature = cmsgpack.unpack(packed)[E.feature]
+  local feature = unpacked(packed)[E.feature]
   if expected ~= '' and expected ~= feature then return finish(command_failure('conflict'), false) end
 
-  for _, field in ipairs(redis.call('HKEYS', customer)) do
+  for _, field in ipairs(call('HKEYS', customer)) do
     local kind = string.sub(field, 1, 1)
     if kind == 'B' or kind == 'F' then
-      local length, start = string.match(field, '^%a(%d+):()')
+      local length, start = match(field, '^%a(%d+):()')
       if string.sub(field, start + length) == entity then
-        if kind == 'B' and holds_shared(unpacked(field)) then
-          redis.call('HINCRBY', customer, 'n' .. string.sub(field, start, start + length - 1), -1)
+        if kind == 'B' and holds_shared(read_list(field)) then
+          call('HINCRBY', customer, 'n' .. string.sub(field, start, start + length - 1), -1)
         end
-        redis.call('HDEL', customer, field)
+        call('HDEL', customer, field)
       end
     end
   end
-  redis.call('HDEL', customer, 'e' .. entity, 'P' .. entity)
-  redis.call('ZREM', entities, entity)
+  call('HDEL', customer, 'e' .. entity, 'P' .. entity)
+  call('ZREM', entities, entity)
 
-  local seats = cmsgpack.unpack(args[3])
+  local seats = unpacked(args[3])
   for i = 1, #seats, 2 do
     if seats[i] == feature then
       local pool = choose('', seats[i + 1], 1)
-      if pool and pool.allowed then
-        local lines, amount = apply(pool, pool.need)
+      if pool and pool[POOL.allowed] then
+        local lines, amount = apply(pool, pool[POOL.need])
         local event = { feature, seats[i + 1][2], '', amount, pool_snapshot(pool), lines }
         return finish(command_outcome({ pool }, { event }, {}), true)
       end

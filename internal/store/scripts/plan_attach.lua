@@ -1,5 +1,5 @@
 -- plan_attach: attaches a plan to a customer or an entity.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] the entity, '' for the customer
@@ -9,7 +9,7 @@
 -- Outcome: see lib/command.lua; the snapshots are all pools as the customer or entity sees them.
 -- Invariant: at most one main plan of a group per owner.
 local function decide()
-  local entity, plan = args[1], cmsgpack.unpack(args[2])
+  local entity, plan = args[1], unpacked(args[2])
 
   local record = read_customer()
   if not record then return finish(command_failure(no_customer()), false) end

@@ -1,5 +1,5 @@
 -- plan_detach: detaches a plan; its balances and flags go.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command plans
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command plans
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] the entity, '' for the customer
@@ -12,7 +12,7 @@ local function decide()
 
   if not read_customer() then return finish(command_failure(no_customer()), false) end
   if entity ~= '' and not entity_exists(entity) then return finish(command_failure('entity_not_found'), false) end
-  local plans = unpacked(plans_field(entity))
+  local plans = read_list(plans_field(entity))
   for i, attached in ipairs(plans) do
     if attached[P.id] == plan_id then
       remove_plan(attached, entity)

@@ -1,6 +1,6 @@
 -- refuse: a command that is not carried out, for a reason that lies outside Redis (the
 -- catalogue, the clock): another worker, or a later one, may see it otherwise.
--- uses: fields msgpack step ledger outcome calendar pool deduct choose command
+-- uses: fields msgpack step ledger outcome run calendar pool deduct choose command
 --
 -- KEYS, ARGV, returns: see lib/step.lua.
 -- args[1] why: <code>: <message>

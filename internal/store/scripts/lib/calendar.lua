@@ -6,7 +6,7 @@
 -- items: packed list of {plan, I...} rows, the catalogue's items of today, or ''.
 -- next_reset(anchor, unit, count, now): the first period boundary after now.
 local function calendar()
-  local floor, min, max = math.floor, math.min, math.max
+  local floor = math.floor
   local DAY_MS = 86400000
   -- Length of the units with a fixed one, in ms; months of the others.
   local FIXED_MS = { 60000, 3600000, DAY_MS, 7 * DAY_MS }
@@ -116,7 +116,7 @@ local function calendar()
   local function adopt(b, feature, items)
     b[B.included], b[B.added] = b[B.included] - b[B.added], 0
     if b[B.plan] == '' or items == '' then return end
-    for _, row in ipairs(cmsgpack.unpack(items)) do
+    for _, row in ipairs(unpacked(items)) do
       local item = row[2]
       if row[1] == b[B.plan] and item[I.number] == b[B.id] and item[I.feature] == feature then
         b[B.unlimited], b[B.overage], b[B.max] = item[I.unlimited], item[I.overage], item[I.max]

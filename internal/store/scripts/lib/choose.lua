@@ -17,11 +17,11 @@ local function choose(entity, candidates, from, raw, raw_from)
   if not raw then
     local fields = {}
     pool_fields(fields, entity, candidates, from)
-    raw, raw_from = redis.call('HMGET', customer, unpack(fields)), 1
+    raw, raw_from = call('HMGET', customer, unpack(fields)), 1
   end
   local found = false
   for i = raw_from, #raw do found = found or raw[i] end
-  if not found and redis.call('HEXISTS', customer, 'c') == 0 then return nil, no_customer() end
+  if not found and call('HEXISTS', customer, 'c') == 0 then return nil, no_customer() end
   if entity ~= '' and not raw[#raw] then return nil, 'entity_not_found' end
 
   local reported, reports_credits
@@ -29,30 +29,30 @@ local function choose(entity, candidates, from, raw, raw_from)
     local own, second = raw[i - from + raw_from], raw[i - from + raw_from + 1]
     local entity_own, shared = entity ~= '' and second, entity == '' and second
     local pool = read_pool(candidates[i], entity, own, entity_own, shared)
-    pool.need = tonumber(candidates[i + 1])
+    pool[POOL.need] = tonumber(candidates[i + 1])
     write_owners(pool)
-    if pool.need then
-      pool.code, pool.allowed = decide(pool, pool.need)
+    if pool[POOL.need] then
+      pool[POOL.code], pool[POOL.allowed] = decide(pool, pool[POOL.need])
     else
-      pool.code, pool.allowed = 'amount_out_of_range', false
+      pool[POOL.code], pool[POOL.allowed] = 'amount_out_of_range', false
     end
-    if pool.allowed then return pool end
+    if pool[POOL.allowed] then return pool end
     -- For the denial: the first credit system that the customer has, else the own pool.
-    if i == from or (#pool.list > 0 and not reports_credits) then
+    if i == from or (#pool[POOL.list] > 0 and not reports_credits) then
       reported, reports_credits = pool, i > from
     end
   end
   return reported
 end
 
--- A pool as an outcome bears it: {feature, owners}, an owner {entity, packed balances}.
+-- A pool as an outcome bears it: {feature, and of each owner the entity and the packed
+-- balances}.
 local function pool_snapshot(pool)
-  local owners = {}
-  for i = 1, #pool.owners do
-    local owner = pool.owners[i]
-    owners[i] = { owner.entity, owner.packed or '' }
+  local snapshot, owners = { pool[POOL.feature] }, pool[POOL.owners]
+  for i = 1, #owners do
+    snapshot[2 * i], snapshot[2 * i + 1] = owners[i][OWNER.entity], owners[i][OWNER.packed] or ''
   end
-  return { pool.feature, owners }
+  return snapshot
 end
 
 -- Takes need off the pool, or gives back where it is negative, and writes it. Returns

@@ -1,7 +1,7 @@
 -- Taking an amount off a pool, and giving it back (semantics: Deduction order).
 --
 -- deduct(pool, need, force): takes up to need, in place, marks the owners changed and
---   returns the lines (list of D) and what was taken. force: what finds no room goes
+--   returns the lines and what was taken. force: what finds no room goes
 --   into overage on the last balance, whatever its bounds. A line's balance counts
 --   within its owner, from 0; D.owner counts the pool's owners, from 0.
 -- give_back(pool, amount): the way back, no further than to what was granted.
@@ -13,9 +13,10 @@ end
 
 -- Adds the line for what was taken off the i-th balance of the pool.
 local function add_line(lines, pool, i, amount, kind)
-  local owner = pool.owner_of[i]
-  pool.owners[owner].changed = true
-  lines[#lines + 1] = { owner - 1, pool.place_of[i] - 1, amount, kind }
+  local owner = pool[POOL.owner_of][i]
+  pool[POOL.owners][owner][OWNER.changed] = true
+  local n = #lines
+  lines[n + 1], lines[n + 2], lines[n + 3], lines[n + 4] = owner - 1, pool[POOL.place_of][i] - 1, amount, kind
 end
 
 local function has_rollovers(list)
@@ -47,8 +48,8 @@ local function rollovers_in_order(list)
 end
 
 local function deduct(pool, need, force)
-  local list, left = pool.list, need
-  local lines, min = {}, math.min
+  local list, left = pool[POOL.list], need
+  local lines = {}
   if has_rollovers(list) then
     for _, entry in ipairs(rollovers_in_order(list)) do
       local amount = min(entry.r[R.left], left)
@@ -87,7 +88,7 @@ local function deduct(pool, need, force)
     local b = list[i]
     if b[B.overage] == 1 then
       local amount = left
-      if b[B.max] >= 0 then amount = min(left, math.max(0, b[B.max] - b[B.over])) end
+      if b[B.max] >= 0 then amount = min(left, max(0, b[B.max] - b[B.over])) end
       if amount > 0 then
         b[B.over] = b[B.over] + amount
         left = left - amount
@@ -105,9 +106,9 @@ local function deduct(pool, need, force)
 end
 
 local function give_back(pool, amount)
-  local list, left = pool.list, amount
+  local list, left = pool[POOL.list], amount
   complete_all(list)
-  local lines, min = {}, math.min
+  local lines = {}
   for i = #list, 1, -1 do
     local b = list[i]
     if b[B.unlimited] == 0 then
@@ -160,7 +161,7 @@ end
 -- Whether every amount of the pool still fits. What was granted does, and usage is no more
 -- where nothing goes beyond it.
 local function fits(pool)
-  local list = pool.list
+  local list = pool[POOL.list]
   for i = 1, #list do
     local b = list[i]
     if b[B.over] > 0 or b[B.from_rollovers] > 0 then

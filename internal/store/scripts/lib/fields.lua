@@ -5,7 +5,7 @@
 -- Every key of a customer bears the same hash tag, so one slot holds them all:
 --   <prefix>{<customer>}                    hash, see below
 --   <prefix>{<customer>}:e                  zset, entity ids by creation
---   <prefix>{<customer>}:l:<source>         string, the older part of a ledger (ledger.lua)
+--   <prefix>{<customer>}:l:<source>         string, entries of a ledger (ledger.lua)
 --   <prefix>{<customer>}:i:<kind>:<key>     string, outcome of an idempotency key
 --
 -- The hash, with <n> the length of the feature id in bytes:
@@ -17,7 +17,7 @@
 --   n<feature>               how many entities hold balances that the customer shares (B.shared)
 --   f<feature>               the customer's flags for a boolean feature (list of F)
 --   F<n>:<feature><entity>   an entity's flags
---   l<source>                the younger part of a ledger (ledger.lua)
+--   l<source>, o<source>     the last record of a ledger, and an entry (ledger.lua)
 --
 -- Amounts are integers in units of 10^-precision, times Unix milliseconds.
 
@@ -87,8 +87,7 @@ local I = {
   kept = 14,    -- 1: non-consumable, its usage moves to the plan that follows
 }
 
--- A line of a deduction, and its kinds.
-local D = { owner = 1, balance = 2, amount = 3, kind = 4 }
+-- Kinds of a line. A line of a deduction is four elements of a list: owner, balance, amount, kind.
 local KIND = { rollover = 1, included = 2, prepaid = 3, overage = 4, unlimited = 5 }
 
 -- max: the largest amount, the last integer that a double counts exactly.
@@ -97,3 +96,8 @@ local LIMIT = { max = 9007199254740991, rollovers = 1000 }
 
 -- Intervals without a period.
 local UNIT = { none = 0, minute = 1, hour = 2, day = 3, week = 4, month = 5, quarter = 6, semi_annual = 7, year = 8, one_off = 9 }
+
+-- What scripts keep in mind of a pool while they work on it (pool.lua): whose balances they
+-- are, and the balances that one check may draw from.
+local OWNER = { entity = 1, field = 2, packed = 3, balances = 4, changed = 5, had_shared = 6 }
+local POOL = { feature = 1, owners = 2, list = 3, owner_of = 4, place_of = 5, need = 6, code = 7, allowed = 8 }

@@ -80,9 +80,9 @@ local cmsgpack = rawget(_G, 'cmsgpack') or (function()
   end
 
   return {
-    pack = function(value)
+    pack = function(...)
       local out = {}
-      encode(value, out)
+      for i = 1, select('#', ...) do encode((select(i, ...)), out) end
       return table.concat(out)
     end,
     unpack = function(s) return (decode(s, 1)) end,

@@ -1,4 +1,6 @@
--- The outcome of a step: whether it is there already, and recording it.
+-- The outcome of a step, values packed one after the other: whether it is there already, and
+-- recording it.
+--
 -- Marks of an outcome: decided, or a repeat of an idempotency key's first request.
 local MARK = { decided = 0, repeated = 1 }
 
@@ -6,8 +8,8 @@ local MARK = { decided = 0, repeated = 1 }
 -- again does not inherit idempotency keys.
 local ANY_EPOCH = '*'
 local function epoch_of_customer()
-  local packed = redis.call('HGET', customer, 'c')
-  return packed and cmsgpack.unpack(packed)[C.epoch] or ''
+  local packed = call('HGET', customer, 'c')
+  return packed and unpacked(packed)[C.epoch] or ''
 end
 
 local function record(outcome)
@@ -29,22 +31,21 @@ local function begin(packed)
     local seen = recall()
     if seen then return seen end
   end
-  local stored = idempotency_key and redis.call('GET', idempotency_key)
+  local stored = idempotency_key and call('GET', idempotency_key)
   if stored then
-    local first = cmsgpack.unpack(stored) -- {window's end, epoch, memo, outcome}
+    local first = unpacked(stored) -- {window's end, epoch, memo, outcome}
     if first[1] > now and (first[2] == ANY_EPOCH or first[2] == epoch_of_customer()) then
-      return record(cmsgpack.pack({ MARK.repeated, first[3], first[4] }))
+      return record(pack(MARK.repeated, first[3], first[4]))
     end
   end
 end
 
--- Records the outcome, and takes the idempotency key where something was changed. The
+-- Records the packed outcome, and takes the idempotency key where something was changed. The
 -- key counts for this life of the customer, or for the epoch given.
-local function finish(outcome, changed, epoch)
-  local packed = cmsgpack.pack(outcome)
+local function finish(packed, changed, epoch)
   if idempotency_key and changed then
-    local first = cmsgpack.pack({ window_end, epoch or epoch_of_customer(), memo, packed })
-    redis.call('SET', idempotency_key, first, 'PX', string.format('%.0f', math.max(1, window_end - now)))
+    local first = pack({ window_end, epoch or epoch_of_customer(), memo, packed })
+    call('SET', idempotency_key, first, 'PX', string.format('%.0f', max(1, window_end - now)))
   end
   return record(packed)
 end
@@ -52,6 +53,6 @@ end
 -- The code of a customer that does not exist. forget.lua gives what is kept of such a one an
 -- end; an outcome that is not committed must not have one.
 local function no_customer()
-  if keep == KEEP.outcome then redis.call('PERSIST', customer) end
+  if keep == KEEP.outcome then call('PERSIST', customer) end
   return 'customer_not_found'
 end

@@ -11,9 +11,9 @@ local function flags_field(feature, entity)
 end
 
 local function add_balance(feature, owner, b)
-  owner.balances[#owner.balances + 1] = b
-  table.sort(owner.balances, deducted_before)
-  owner.changed = true
+  owner[OWNER.balances][#owner[OWNER.balances] + 1] = b
+  table.sort(owner[OWNER.balances], deducted_before)
+  owner[OWNER.changed] = true
   write_owner(feature, owner)
 end
 
@@ -21,8 +21,8 @@ end
 -- first reset after from.
 local function new_balance(record, plan_id, rank, item, shared, started, from, quantity, times)
   local _, next_reset = calendar()
-  local prepaid = math.max(0, quantity)
-  local included = math.min(item[I.included] * times, LIMIT.max - prepaid)
+  local prepaid = max(0, quantity)
+  local included = min(item[I.included] * times, LIMIT.max - prepaid)
   return {
     included, prepaid, 0, 0,
     next_reset(started, item[I.unit], item[I.count], from), 0, item[I.unlimited],
@@ -36,7 +36,7 @@ end
 local function raise(b, included, prepaid)
   for _, part in ipairs({ { B.included, B.included_left, included }, { B.prepaid, B.prepaid_left, prepaid } }) do
     local total, left, amount = part[1], part[2], part[3]
-    local covered = math.min(b[B.over], amount)
+    local covered = min(b[B.over], amount)
     b[total] = b[total] + amount
     b[B.over] = b[B.over] - covered
     b[left] = b[left] + amount - covered
@@ -46,8 +46,8 @@ end
 -- Less was bought: what is left of it goes first, then what is left of the rest; what
 -- was consumed stays consumed, if need be beyond the grant.
 local function lower_prepaid(b, amount)
-  local from_prepaid = math.min(b[B.prepaid_left], amount)
-  local from_included = math.min(b[B.included_left], amount - from_prepaid)
+  local from_prepaid = min(b[B.prepaid_left], amount)
+  local from_included = min(b[B.included_left], amount - from_prepaid)
   b[B.prepaid] = b[B.prepaid] - amount
   b[B.prepaid_left] = b[B.prepaid_left] - from_prepaid
   b[B.included_left] = b[B.included_left] - from_included
@@ -57,9 +57,9 @@ end
 -- The entities that a per-entity item gives a balance to, in order of creation.
 local function seat_holders(seats)
   local holders = {}
-  for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do
-    local packed = redis.call('HGET', customer, 'e' .. id)
-    if cmsgpack.unpack(packed)[E.feature] == seats then holders[#holders + 1] = id end
+  for _, id in ipairs(call('ZRANGE', entities, 0, -1)) do
+    local packed = call('HGET', customer, 'e' .. id)
+    if unpacked(packed)[E.feature] == seats then holders[#holders + 1] = id end
   end
   return holders
 end
@@ -80,7 +80,7 @@ end
 local function each_owner(attached, entity, visit)
   local owners = { entity }
   if entity == '' then
-    for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do owners[#owners + 1] = id end
+    for _, id in ipairs(call('ZRANGE', entities, 0, -1)) do owners[#owners + 1] = id end
   end
   for _, feature in ipairs(attached[P.features]) do
     for _, owner_entity in ipairs(owners) do visit(feature, owner_entity, read_owner_now(feature, owner_entity)) end
@@ -92,10 +92,10 @@ end
 local function usage_of_plan(attached, entity)
   local usage, fitting = {}, true
   each_owner(attached, entity, function(_, owner_entity, owner)
-    for _, b in ipairs(owner.balances) do
+    for _, b in ipairs(owner[OWNER.balances]) do
       if is_of_plan(b, attached[P.id], entity, owner_entity) then
-        usage[owner.field] = (usage[owner.field] or 0) + usage_of(b)
-        fitting = fitting and usage[owner.field] <= LIMIT.max
+        usage[owner[OWNER.field]] = (usage[owner[OWNER.field]] or 0) + usage_of(b)
+        fitting = fitting and usage[owner[OWNER.field]] <= LIMIT.max
       end
     end
   end)
@@ -106,16 +106,16 @@ end
 local function remove_plan(attached, entity)
   each_owner(attached, entity, function(feature, owner_entity, owner)
     local kept = {}
-    for _, b in ipairs(owner.balances) do
+    for _, b in ipairs(owner[OWNER.balances]) do
       if not is_of_plan(b, attached[P.id], entity, owner_entity) then kept[#kept + 1] = b end
     end
-    owner.changed = owner.changed or #kept < #owner.balances
-    owner.balances = kept
+    owner[OWNER.changed] = owner[OWNER.changed] or #kept < #owner[OWNER.balances]
+    owner[OWNER.balances] = kept
     write_owner(feature, owner)
   end)
   for _, feature in ipairs(attached[P.features]) do
     local field, flags = flags_field(feature, entity), {}
-    for _, flag in ipairs(unpacked(field)) do
+    for _, flag in ipairs(read_list(field)) do
       if flag[F.plan] ~= attached[P.id] then flags[#flags + 1] = flag end
     end
     store_list(field, flags)
@@ -128,7 +128,7 @@ local function move_usage(plan_id, entity, feature, owner_entity, amount)
   local owner = read_owner_now(feature, owner_entity)
   local pool = new_pool(feature)
   add_owner(pool, owner, function(b) return is_of_plan(b, plan_id, entity, owner_entity) end)
-  if #pool.list > 0 then deduct(pool, amount, true) end
+  if #pool[POOL.list] > 0 then deduct(pool, amount, true) end
   write_owner(feature, owner)
 end
 
@@ -137,7 +137,7 @@ local function create_balances(record, plan, entity, started)
     local feature = item[I.feature]
     if item[I.flag] == 1 then
       local field = flags_field(feature, entity)
-      local flags = unpacked(field)
+      local flags = read_list(field)
       flags[#flags + 1] = { plan[PLAN.id], 0 }
       store_list(field, flags)
     else
@@ -158,11 +158,11 @@ local function visit_balances(plan, item, entity, dry, visit)
   local feature, found = item[I.feature], 0
   for _, holder in ipairs(holders_of(item, entity)) do
     local owner = read_owner_now(feature, holder[1])
-    for _, b in ipairs(owner.balances) do
+    for _, b in ipairs(owner[OWNER.balances]) do
       if is_of_plan(b, plan[PLAN.id], entity, holder[1]) and b[B.id] == item[I.number] then
         found = found + 1
         visit(b)
-        owner.changed = true
+        owner[OWNER.changed] = true
         if b[B.included] + b[B.prepaid] > LIMIT.max or usage_of(b) > LIMIT.max then return found, 'amount_out_of_range' end
       end
     end
@@ -178,7 +178,7 @@ local function change_of(plan, i)
   if item[I.flag] == 1 then return nil end
   if plan[PLAN.one_off] == 1 then
     return function(b)
-      raise(b, item[I.included], math.max(0, quantity))
+      raise(b, item[I.included], max(0, quantity))
       b[B.times] = b[B.times] + 1
     end
   end
@@ -203,7 +203,7 @@ local function note_bought(plan, attached)
   for i, item in ipairs(plan[PLAN.items]) do
     local before, quantity = bought_of(attached, item), plan[PLAN.quantities][i]
     if plan[PLAN.one_off] == 1 then
-      quantity = before + math.max(0, quantity)
+      quantity = before + max(0, quantity)
     elseif quantity < 0 then
       quantity = before
     end
@@ -236,7 +236,7 @@ end
 -- Attaches a plan to the customer ('') or an entity. Returns an error code, or nil.
 local function attach(record, plan, entity, started)
   local field = plans_field(entity)
-  local plans, moved = unpacked(field), nil
+  local plans, moved = read_list(field), nil
   for i, attached in ipairs(plans) do
     if attached[P.id] == plan[PLAN.id] then
       local code = attach_again(record, plan, attached, entity, started)

@@ -1,9 +1,8 @@
 -- Pools: the live balances that one check may draw from (semantics: Which balances
 -- are in the pool, Allowed or not, Deduction order).
 --
--- An owner is whose balances they are: {entity = '' for the customer, field, packed,
--- balances, changed}. A pool is {feature, need, owners, list, owner_of, place_of, code}: list
--- holds the balances in deduction order; list[i] is balance place_of[i] of owner owner_of[i].
+-- An owner is whose balances they are (OWNER), its entity '' for the customer. A pool (POOL) has
+-- the balances in deduction order in list; list[i] is balance place_of[i] of owner owner_of[i].
 local function balances_field(feature, entity)
   if entity == '' then return 'b' .. feature end
   return 'B' .. #feature .. ':' .. feature .. entity
@@ -60,7 +59,7 @@ end
 -- Takes the details of a balance apart.
 local function complete(b)
   if b[B.details] == '' then return end
-  local details = cmsgpack.unpack(b[B.details])
+  local details = unpacked(b[B.details])
   for i = 1, #details do b[B.details + i] = details[i] end
   b[B.details] = ''
 end
@@ -73,73 +72,70 @@ local function pack_balances(balances)
     local b = balances[i]
     if b[B.details] == '' then
       local fields = { unpack(b, 1, B.rollovers) }
-      fields[B.details] = cmsgpack.pack({ unpack(b, B.plan, B.added) })
+      fields[B.details] = pack({ unpack(b, B.plan, B.added) })
       b = fields
     end
     packed[i] = b
   end
-  return cmsgpack.pack(packed)
+  return pack(packed)
 end
 
 -- Reads an owner's balances from what the hash holds: the expired are gone, resets due
 -- are applied.
 local function read_owner(feature, entity, packed)
-  local balances = packed and cmsgpack.unpack(packed) or {}
-  local owner = {
-    entity = entity, field = balances_field(feature, entity), packed = packed, balances = balances, changed = false,
-    had_shared = entity ~= '' and holds_shared(balances),
-  }
+  local balances = packed and unpacked(packed) or {}
+  local owner = { entity, balances_field(feature, entity), packed, balances, false, entity ~= '' and holds_shared(balances) }
   local due = false
   for i = 1, #balances do due = due or is_due(balances[i], now) end
   if not due then return owner end
   complete_all(balances)
   local settle_balance = calendar()
-  owner.balances = {}
+  owner[OWNER.balances] = {}
   for _, b in ipairs(balances) do
     if b[B.expires] == 0 or b[B.expires] > now then
       settle_balance(b, feature, now, items)
-      owner.balances[#owner.balances + 1] = b
+      owner[OWNER.balances][#owner[OWNER.balances] + 1] = b
     end
   end
-  table.sort(owner.balances, deducted_before)
-  owner.changed = true
+  table.sort(owner[OWNER.balances], deducted_before)
+  owner[OWNER.changed] = true
   return owner
 end
 
 -- Writes back what changed. Invariant: n<feature> is the number of entities with a
 -- shared balance, so that a customer without any never pays for looking.
 local function write_owner(feature, owner)
-  if not owner.changed then return end
-  owner.changed = false
-  if #owner.balances == 0 then
-    owner.packed = false
-    redis.call('HDEL', customer, owner.field)
+  if not owner[OWNER.changed] then return end
+  owner[OWNER.changed] = false
+  if #owner[OWNER.balances] == 0 then
+    owner[OWNER.packed] = false
+    drop(owner[OWNER.field])
   else
-    owner.packed = pack_balances(owner.balances)
-    put(owner.field, owner.packed)
+    owner[OWNER.packed] = pack_balances(owner[OWNER.balances])
+    put(owner[OWNER.field], owner[OWNER.packed])
   end
-  local shared = owner.entity ~= '' and holds_shared(owner.balances)
-  if owner.had_shared ~= shared then
-    redis.call('HINCRBY', customer, 'n' .. feature, shared and 1 or -1)
-    owner.had_shared = shared
+  local holds = owner[OWNER.entity] ~= '' and holds_shared(owner[OWNER.balances])
+  if owner[OWNER.had_shared] ~= holds then
+    increase('n' .. feature, holds and 1 or -1)
+    owner[OWNER.had_shared] = holds
   end
 end
 
 local function write_owners(pool)
-  for i = 1, #pool.owners do write_owner(pool.feature, pool.owners[i]) end
+  for i = 1, #pool[POOL.owners] do write_owner(pool[POOL.feature], pool[POOL.owners][i]) end
 end
 
-local function new_pool(feature) return { feature = feature, owners = {}, list = {}, owner_of = {}, place_of = {} } end
+local function new_pool(feature) return { feature, {}, {}, {}, {}, 0, '', false } end
 
 -- Adds an owner with those of its balances that are wanted, all of them where wanted is nil.
 local function add_owner(pool, owner, wanted)
-  local n, list, balances = #pool.owners + 1, pool.list, owner.balances
-  pool.owners[n] = owner
+  local n, list, balances = #pool[POOL.owners] + 1, pool[POOL.list], owner[OWNER.balances]
+  pool[POOL.owners][n] = owner
   for place = 1, #balances do
     local b = balances[place]
     if not wanted or wanted(b) then
       local i = #list + 1
-      list[i], pool.owner_of[i], pool.place_of[i] = b, n, place
+      list[i], pool[POOL.owner_of][i], pool[POOL.place_of][i] = b, n, place
     end
   end
 end
@@ -151,8 +147,8 @@ local function read_pool(feature, entity, own, entity_own, shared)
   if entity ~= '' then add_owner(pool, read_owner(feature, entity, entity_own)) end
   add_owner(pool, read_owner(feature, '', own))
   if entity == '' and shared and tonumber(shared) > 0 then
-    for _, id in ipairs(redis.call('ZRANGE', entities, 0, -1)) do
-      local packed = redis.call('HGET', customer, balances_field(feature, id))
+    for _, id in ipairs(call('ZRANGE', entities, 0, -1)) do
+      local packed = get(balances_field(feature, id))
       if packed then add_owner(pool, read_owner(feature, id, packed), is_shared) end
     end
   end
@@ -161,7 +157,7 @@ end
 
 -- Decides need against the pool: a code, and whether it is allowed.
 local function decide(pool, need)
-  local list = pool.list
+  local list = pool[POOL.list]
   if #list == 0 then return 'not_entitled', false end
   local available, bounded_by, unbounded, may_overage = 0, 0, false, false
   for i = 1, #list do
@@ -172,7 +168,7 @@ local function decide(pool, need)
     for j = 1, #rollovers do available = available + rollovers[j][R.left] end
     if b[B.overage] == 1 then
       may_overage = true
-      if b[B.max] < 0 then unbounded = true else bounded_by = bounded_by + math.max(0, b[B.max] - b[B.over]) end
+      if b[B.max] < 0 then unbounded = true else bounded_by = bounded_by + max(0, b[B.max] - b[B.over]) end
     end
   end
   if need <= 0 or available >= need then return 'included', true end
