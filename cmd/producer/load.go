@@ -8,6 +8,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +57,9 @@ func (c *loadCommand) Check(problems *settings.Problems) {
 }
 
 func (c *loadCommand) Run(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
 	sender, err := c.connect(ctx)
 	if err != nil {
 		return err
@@ -98,7 +103,11 @@ func listen(ctx context.Context, reader *client.Client, topic string) (results *
 	return results, func() { cancel(); <-done }, nil
 }
 
+// garbagePercent leaves the processor to the worker where both are on one machine.
+const garbagePercent = 1000
+
 const (
+	// loadTick is how often checks are sent at the most: those due meanwhile go together.
 	loadTick      = 2 * time.Millisecond
 	loadInFlight  = 32
 	loadBatch     = 1000
@@ -115,17 +124,16 @@ func (c *loadCommand) send(ctx context.Context, sender *client.Client, results *
 	pick, run := newPicker(c.Customers, c.Skew), client.NewRequestID()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(loadInFlight)
-	ticker := time.NewTicker(loadTick)
-	defer ticker.Stop()
+	due := func(n int) time.Time { return began.Add(time.Duration(float64(n) / c.Rate * 1e9)) }
 	count := 0
 	for count < total && ctx.Err() == nil {
-		due := min(total, int(time.Since(began).Seconds()*c.Rate)+1)
-		for count < due {
-			n := min(due-count, loadBatch)
+		tick := time.Now()
+		for upTo := min(total, int(tick.Sub(began).Seconds()*c.Rate)+1); count < upTo; {
+			n := min(upTo-count, loadBatch)
 			records := make([]kafka.Message, n)
 			for i := range records {
 				id := fmt.Sprintf("%s-%d", run, count+i)
-				results.expect(id, began.Add(time.Duration(float64(count+i)/c.Rate*1e9)))
+				results.expect(id, due(count+i))
 				records[i] = c.request(pick(), id)
 			}
 			count += n
@@ -135,12 +143,30 @@ func (c *loadCommand) send(ctx context.Context, sender *client.Client, results *
 		if count%4096 < 16 {
 			bar.Describe(results.latencies().String())
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
+		if next := tick.Add(loadTick); due(count).Before(next) {
+			await(ctx, next)
+		} else {
+			awaitExactly(ctx, due(count))
 		}
 	}
 	return count, group.Wait()
+}
+
+// await waits until a time, or until ctx ends.
+func await(ctx context.Context, at time.Time) {
+	select {
+	case <-time.After(time.Until(at)):
+	case <-ctx.Done():
+	}
+}
+
+// awaitExactly is for a request of its own: Go's timers may be late by a millisecond, which
+// would count as latency, so the last of it is spent looking at the clock.
+func awaitExactly(ctx context.Context, at time.Time) {
+	await(ctx, at.Add(-1200*time.Microsecond))
+	for ctx.Err() == nil && time.Now().Before(at) {
+		runtime.Gosched()
+	}
 }
 
 func (c *loadCommand) request(customer int, id string) kafka.Message {

@@ -42,12 +42,12 @@ func loadCatalog(path string, problems *settings.Problems) *balance.Catalog {
 }
 
 const (
-	garbagePercent = 400
-	memoryBytes    = 200 << 20
+	garbagePercent = 1000
+	memoryBytes    = 160 << 20
 )
 
 // collectLess trades memory, of which a worker needs little, for time: garbage is collected
-// at five times what is in use, but sooner when memory grows. GOGC and GOMEMLIMIT have the
+// at eleven times what is in use, but sooner when memory grows. GOGC and GOMEMLIMIT have the
 // last word.
 func collectLess() {
 	if os.Getenv("GOGC") == "" {

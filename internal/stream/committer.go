@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -28,6 +29,10 @@ func newCommitter(generation *kafka.Generation, logger *slog.Logger, observer Ob
 		due: map[*flow]int64{}, wakeUp: make(chan struct{}, 1),
 	}
 }
+
+// commitEvery bounds the requests that committing takes. What is not committed is kept in the
+// ledger, and processed again after a crash.
+const commitEvery = 5 * time.Millisecond
 
 // note says that everything below the offset is published.
 func (c *committer) note(f *flow, offset int64) {
@@ -55,6 +60,10 @@ func (c *committer) run(generation context.Context) {
 		err := c.commit()
 		if err == nil {
 			try = 0
+			select { // what comes meanwhile is committed together
+			case <-time.After(commitEvery):
+			case <-generation.Done():
+			}
 			continue
 		}
 		logRetry(c.logger, try, "cannot commit, trying again", err)

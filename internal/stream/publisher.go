@@ -67,7 +67,7 @@ func (p *Publisher) Publish(ctx context.Context, records []kafka.Message, refuse
 	if err != nil {
 		return err
 	}
-	return publication{Publisher: p, produce: p.produce, insist: true, refused: refused}.publish(ctx, targets)
+	return publication{Publisher: p, produce: p.producePlainly, insist: true, refused: refused}.publish(ctx, targets)
 }
 
 // route sorts records by where they go, trying until it succeeds or ctx ends.
@@ -213,6 +213,7 @@ func (p publication) publish(ctx context.Context, targets map[target][]kafka.Mes
 		}
 		logRetry(p.logger, try, "cannot publish, trying again", failed)
 		p.observer.Retried()
+		p.forget()
 		if !pause(ctx, try) {
 			return fmt.Errorf("%w: %w", failed, context.Cause(ctx))
 		}
@@ -235,31 +236,6 @@ func drop(kafka.Message, error) []kafka.Message { return nil }
 
 func isTooLarge(err error) bool {
 	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge)
-}
-
-// produce writes the batches, each in a request of its own.
-func (p *Publisher) produce(ctx context.Context, batches map[target][]kafka.Message) map[target]error {
-	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
-	defer cancel()
-	now := time.Now()
-	failures := make(map[target]error, len(batches))
-	var mutex sync.Mutex
-	var requests sync.WaitGroup
-	for to, batch := range batches {
-		requests.Go(func() {
-			response, err := p.client.Produce(ctx, &kafka.ProduceRequest{
-				Topic: to.topic, Partition: to.partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(toRecords(batch, now)...),
-			})
-			if err == nil {
-				err = response.Error
-			}
-			mutex.Lock()
-			defer mutex.Unlock()
-			failures[to] = err
-		})
-	}
-	requests.Wait()
-	return failures
 }
 
 func sizeOf(records []kafka.Message) int {

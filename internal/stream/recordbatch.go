@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/crc32"
-	"io"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -35,12 +34,17 @@ func toRecords(records []kafka.Message, now time.Time) []kafka.Record {
 	return out
 }
 
+// plainBatch encodes records, at least one, as a batch of no transaction.
+func plainBatch(records []kafka.Record) (protocol.RawRecordSet, error) {
+	encoded, err := encodeBatch(records, 0)
+	return protocol.RawRecordSet{Reader: encoded}, err
+}
+
 // transactionalBatch encodes records, at least one, as a batch of a transaction: kafka-go's
 // encoding with the producer's session and the sequence number of the first record put in.
 func transactionalBatch(records []kafka.Record, session kafka.ProducerSession, sequence int32) (protocol.RawRecordSet, error) {
-	set := protocol.RecordSet{Version: 2, Attributes: protocol.Transactional, Records: kafka.NewRecordReader(records...)}
-	var encoded bytes.Buffer
-	if _, err := set.WriteTo(&encoded); err != nil {
+	encoded, err := encodeBatch(records, protocol.Transactional)
+	if err != nil {
 		return protocol.RawRecordSet{}, err
 	}
 	const lengthBytes = 4 // in front of the batch
@@ -49,7 +53,14 @@ func transactionalBatch(records []kafka.Record, session kafka.ProducerSession, s
 	binary.BigEndian.PutUint16(batch[batchProducerEpochAt:], uint16(session.ProducerEpoch))
 	binary.BigEndian.PutUint32(batch[batchBaseSequenceAt:], uint32(sequence))
 	binary.BigEndian.PutUint32(batch[batchChecksumAt:], crc32.Checksum(batch[batchAttributesAt:], castagnoli))
-	return protocol.RawRecordSet{Reader: io.Reader(&encoded)}, nil
+	return protocol.RawRecordSet{Reader: encoded}, nil
+}
+
+func encodeBatch(records []kafka.Record, attributes protocol.Attributes) (*bytes.Buffer, error) {
+	set := protocol.RecordSet{Version: 2, Attributes: attributes, Records: kafka.NewRecordReader(records...)}
+	var encoded bytes.Buffer
+	_, err := set.WriteTo(&encoded)
+	return &encoded, err
 }
 
 // sequenceAfter is the sequence number that follows so many records; after the largest

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol/produce"
-	"github.com/segmentio/kafka-go/protocol/rawproduce"
+	"github.com/segmentio/kafka-go/protocol"
 )
 
 const (
@@ -185,92 +183,24 @@ func (e *exactlyOnce) joinOffsets(ctx context.Context) error {
 	})
 }
 
-// produce writes the batches, those of one broker in one request.
+// produce writes the batches as part of the transaction.
 func (e *exactlyOnce) produce(ctx context.Context, batches map[target][]kafka.Message) map[target]error {
-	ctx, cancel := context.WithTimeout(ctx, produceTimeout)
-	defer cancel()
-	requests, err := e.requests(ctx, batches)
-	if err != nil {
-		return allFailed(slices.Collect(maps.Keys(batches)), err)
-	}
-	failures := make(map[target]error, len(batches))
-	var mutex sync.Mutex
-	var asking sync.WaitGroup
-	for _, targets := range requests {
-		asking.Go(func() {
-			some := e.produceToLeader(ctx, targets, batches)
-			mutex.Lock()
-			defer mutex.Unlock()
-			maps.Copy(failures, some)
-		})
-	}
-	asking.Wait()
-	for to, batch := range batches {
-		if failures[to] == nil {
-			e.sequences[to] = sequenceAfter(e.sequences[to], len(batch))
-		}
-	}
-	return failures
-}
-
-// requests are the partitions by the broker that leads them, all part of the transaction.
-func (e *exactlyOnce) requests(ctx context.Context, batches map[target][]kafka.Message) (map[int][]target, error) {
 	var late []target // what takes the place of records that the broker refused
-	byLeader := map[int][]target{}
 	for to := range batches {
-		topic, err := e.consumer.publisher.layoutOf(ctx, to.topic)
-		if err != nil {
-			return nil, err
-		}
-		leader := topic.leaders[to.partition]
-		byLeader[leader] = append(byLeader[leader], to)
 		if !e.joined[to] {
 			late = append(late, to)
 		}
 	}
-	return byLeader, e.join(ctx, late)
-}
-
-// produceToLeader writes the batches of partitions that one broker leads.
-func (e *exactlyOnce) produceToLeader(ctx context.Context, targets []target, batches map[target][]kafka.Message) map[target]error {
-	request := &rawproduce.Request{
-		TransactionalID: e.id, Acks: int16(kafka.RequireAll), Timeout: int32(produceTimeout.Milliseconds()),
+	if err := e.join(ctx, late); err != nil {
+		return allFailed(slices.Collect(maps.Keys(batches)), err)
 	}
-	now := time.Now()
-	for _, to := range targets {
-		batch, err := transactionalBatch(toRecords(batches[to], now), e.session, e.sequences[to])
-		if err != nil {
-			return allFailed(targets, err)
+	failures := e.consumer.publisher.produce(ctx, batches, e.id, func(to target, records []kafka.Record) (protocol.RawRecordSet, error) {
+		return transactionalBatch(records, e.session, e.sequences[to])
+	})
+	for to, batch := range batches {
+		if failures[to] == nil {
+			e.sequences[to] = sequenceAfter(e.sequences[to], len(batch))
 		}
-		request.Topics = append(request.Topics, rawproduce.RequestTopic{
-			Topic: to.topic, Partitions: []rawproduce.RequestPartition{{Partition: int32(to.partition), RecordSet: batch}},
-		})
-	}
-	client := e.consumer.broker.Client
-	response, err := client.Transport.RoundTrip(ctx, client.Addr, request)
-	if err != nil {
-		return allFailed(targets, err)
-	}
-	failures := allFailed(targets, errors.New("the broker answered without the partition"))
-	for _, topic := range response.(*produce.Response).Topics {
-		for _, partition := range topic.Partitions {
-			failures[target{topic.Topic, int(partition.Partition)}] = errorOf(partition.ErrorCode, partition.ErrorMessage)
-		}
-	}
-	return failures
-}
-
-func errorOf(code int16, message string) error {
-	if code == 0 {
-		return nil
-	}
-	return fmt.Errorf("%w %s", kafka.Error(code), message)
-}
-
-func allFailed(targets []target, err error) map[target]error {
-	failures := make(map[target]error, len(targets))
-	for _, to := range targets {
-		failures[to] = err
 	}
 	return failures
 }
