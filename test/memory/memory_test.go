@@ -35,6 +35,7 @@ type fixture struct {
 	catalog   *balance.Catalog
 	customers int
 	offset    int64
+	now       time.Time
 }
 
 // Topics as a Kafka cluster with an id of the usual length has them.
@@ -66,7 +67,7 @@ func (f *fixture) forget(topic string, call func(n int) store.Call) {
 func (f *fixture) step(n int, committed int64) store.Step {
 	f.offset++
 	return store.Step{
-		Now: time.Now(), Customer: fmt.Sprintf("customer-%d", n), Remember: true,
+		Now: f.now, Customer: fmt.Sprintf("customer-%d", n), Remember: true,
 		Origin: store.Origin{Source: sourceOf(checksTopic, n), Offset: f.offset, TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: committed},
 	}
 }
@@ -122,7 +123,7 @@ func (f *fixture) memoryUsage(key string) int64 {
 }
 
 func TestMemoryPerCustomerAndPerRequest(t *testing.T) {
-	f := &fixture{T: t, customers: 1_000_000}
+	f := &fixture{T: t, customers: 1_000_000, now: time.Now()}
 	if testing.Short() {
 		f.customers = 10_000
 	}
@@ -163,8 +164,7 @@ func TestMemoryPerCustomerAndPerRequest(t *testing.T) {
 		f.each(func(n int) []store.Call { return []store.Call{f.check(n, committed)} })
 	}
 	often := f.usedBytes()
-	ledger := "tollgate:{customer-7}:l:" + sourceOf(checksTopic, 7)
-	ledgerBytes := f.memoryUsage(ledger)
+	ledger := f.memoryUsage("tollgate:{customer-7}:l:" + sourceOf(checksTopic, 7))
 	f.forget(checksTopic, func(n int) store.Call { return f.check(n, 0) })
 	rested := f.usedBytes()
 
@@ -179,7 +179,7 @@ func TestMemoryPerCustomerAndPerRequest(t *testing.T) {
 		{"all, right after four checks, each committed before the next", per(often - empty)},
 		{"all, when their outcomes are forgotten", per(rested - empty)},
 		{"MEMORY USAGE of the customer's hash", f.memoryUsage("tollgate:{customer-7}")},
-		{"MEMORY USAGE of the ledger of its checks, before it is forgotten", ledgerBytes},
+		{"MEMORY USAGE of the ledger of its checks, before it is forgotten", ledger},
 	} {
 		fmt.Printf("| %s | %d |\n", row.what, row.bytes)
 	}

@@ -11,7 +11,7 @@ local function decide()
   if not read_customer() then return finish(command_failure(no_customer()), false) end
   local ledgers = {}
   for _, field in ipairs(call('HKEYS', customer)) do
-    if match(field, '^[lo]') then ledgers[field] = call('HGET', customer, field) end
+    if string.sub(field, 1, 1) == 'l' then ledgers[field] = call('HGET', customer, field) end
   end
   call('UNLINK', customer, entities)
   for field, ledger in pairs(ledgers) do call('HSET', customer, field, ledger) end

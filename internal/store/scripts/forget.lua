@@ -7,10 +7,8 @@
 -- Returns 1 where they were dropped, 0 where an entry is not committed.
 -- Invariant: what ledger.lua answers to any record stays the same, but that it cannot
 -- repeat the outcome of one that is committed.
-local last = string.match(redis.call('HGET', KEYS[1], 'l' .. ARGV[3]) or '', '^%d+:%d+:')
+local last = redis.call('HGET', KEYS[1], 'l' .. ARGV[3])
 if not last or tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'l' .. ARGV[3], last)
-redis.call('HDEL', KEYS[1], 'o' .. ARGV[3])
 redis.call('DEL', KEYS[2])
 if redis.call('HEXISTS', KEYS[1], 'c') == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1

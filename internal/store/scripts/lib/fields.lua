@@ -17,7 +17,7 @@
 --   n<feature>               how many entities hold balances that the customer shares (B.shared)
 --   f<feature>               the customer's flags for a boolean feature (list of F)
 --   F<n>:<feature><entity>   an entity's flags
---   l<source>, o<source>     the last record of a ledger, and an entry (ledger.lua)
+--   l<source>                the last record of a ledger (ledger.lua)
 --
 -- Amounts are integers in units of 10^-precision, times Unix milliseconds.
 

@@ -1,31 +1,30 @@
 -- The ledger: outcomes of records whose offsets are not committed yet, so that a
 -- record processed again returns what it returned the first time, however late.
 --
--- One per customer and topic partition. Fields of the customer's hash:
---   l<source>   <offset of the last record>:<its generation>:<'+' where there are more entries>
---   o<source>   an entry; it is there unless it was forgotten, or nothing but turns were taken
--- and a string with the other entries. An entry is the outcome of a record:
+-- One per customer and topic partition. A field of the customer's hash tells the last record:
+--   l<source>   <offset>:<generation>
+-- and a string has an entry per outcome, oldest first:
 --   <offset>:<timestamp>:<bytes of the outcome>;<outcome>
--- Where all entries are committed the next one takes the place of that in the hash: a customer
--- who comes now and then has no other. One who comes more often gets the string, and what is
--- committed is cut off when it has grown long. Where no record comes for a while all entries are
--- forgotten (forget.lua), but not offset and generation of the last: a record that comes late
--- from a worker that lost its partition can be told from a new one for ever.
+-- Where all entries are committed the next one takes their place; a string that has grown long
+-- is cut. Where no record comes for a while the string is forgotten (forget.lua), but not the
+-- last record: one that comes late from a worker that lost its partition can be told from a new
+-- one for ever.
 --
--- (Redis hashes every byte of every string that Lua makes: entries are not read to add one.)
+-- (Entries are not read to add one: Redis hashes every byte of every string that Lua makes. And
+-- they are not in the hash: a value of more than 64 bytes doubles what a hash takes.)
 --
 -- Invariant: an outcome is there from the moment the record changed something until
 -- its offset is committed.
 local LONG, HEAD_BYTES = 16384, 64
 
-local last_field, entry_field = 'l' .. source, 'o' .. source
-local last_offset, last_generation, has_more -- of the ledger at hand; last_offset is nil where there is none
-local new_entries, replacing = {}, false     -- of the string, still to be written; whether they take the place of all others
+local last_field = 'l' .. source
+local last_offset, last_generation       -- of the ledger at hand; nil where there is none
+local new_entries, replacing = {}, false -- still to be written; whether they take the place of all others
 
 local function read_ledger(last)
-  last_offset, has_more = nil, ''
+  last_offset = nil
   if not last then return end
-  last_offset, last_generation, has_more = match(last, '^(%d+):(%d+):(%+?)$')
+  last_offset, last_generation = match(last, '^(%d+):(%d+)$')
   last_offset = tonumber(last_offset)
 end
 
@@ -39,19 +38,13 @@ local function find_outcome(entries)
   end
 end
 
--- The entries in the string.
-local function more_entries()
-  local written = not replacing and call('GET', entries_key) or ''
-  return written .. table.concat(new_entries)
-end
-
 -- What the ledger says of the record: nil where it is new; {outcome} where it was applied
 -- before; {} where a later generation of the consumer group has been past it: then the caller
 -- has lost the partition, and the outcome was published and committed by another.
 local function recall()
   if not last_offset or last_offset < tonumber(offset) then return nil end
-  local outcome = find_outcome(get(entry_field) or '')
-  if not outcome and has_more == '+' then outcome = find_outcome(more_entries()) end
+  local written = not replacing and call('GET', entries_key) or ''
+  local outcome = find_outcome(written .. table.concat(new_entries))
   if outcome then return { outcome } end
   if tonumber(generation) < tonumber(last_generation) then return {} end
 end
@@ -81,20 +74,12 @@ local function write_entries()
 end
 
 -- Makes the record the last of the ledger.
-local function note_last() put(last_field, offset .. ':' .. generation .. ':' .. has_more) end
+local function note_last() put(last_field, offset .. ':' .. generation) end
 
 -- Adds the outcome, and drops what the committed offset has made superfluous.
 local function remember(outcome)
-  local entry = offset .. ':' .. timestamp .. ':' .. #outcome .. ';' .. outcome
-  local all_committed = not last_offset or last_offset < committed
-  if all_committed and has_more == '' then
-    put(entry_field, entry)
-  elseif all_committed then
-    new_entries, replacing = { entry }, true
-  else
-    has_more = '+'
-    new_entries[#new_entries + 1] = entry
-  end
+  if not last_offset or last_offset < committed then new_entries, replacing = {}, true end
+  new_entries[#new_entries + 1] = offset .. ':' .. timestamp .. ':' .. #outcome .. ';' .. outcome
   note_last()
 end
 
