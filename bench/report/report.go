@@ -114,6 +114,9 @@ func (report *Report) Print(w io.Writer) {
 	t := newTable(w, "checks per second", "median", "least", "most", "of bare")
 	for _, name := range []string{RedisBenchmark, Bare, Copy, Naive} {
 		s := report.Ceilings[name]
+		if len(s.Rounds) == 0 {
+			continue // a run that failed early
+		}
 		t.AppendRow(table.Row{name, whole(s.Median), whole(slices.Min(s.Rounds)), whole(slices.Max(s.Rounds)), fmt.Sprintf("%.2f", s.Median/bare)})
 	}
 	names := slices.Sorted(maps.Keys(report.Workers))

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-
-	"github.com/redis/go-redis/v9"
 )
 
 //go:embed scripts/*.lua scripts/lib/*.lua
@@ -20,12 +18,9 @@ var (
 	reference     = regexp.MustCompile(`\b[A-Z]+\.\w+`)
 )
 
-// mustScript assembles scripts/<name>.lua: the libraries that its "uses" line
-// names, then the script itself. Tables that only name numbers are written out
-// as those numbers, so that a name costs nothing at run time. It panics where a
-// file does not fit together, which every start of the program would show.
-func mustScript(name string) *redis.Script { return redis.NewScript(writeOutPositions(mustText(name))) }
-
+// mustText assembles scripts/<name>.lua: the libraries that its "uses" line
+// names, then the script itself. It panics where a file does not fit together, which every
+// start of the program would show.
 func mustText(name string) string {
 	main := mustRead("scripts/" + name + ".lua")
 	uses := usesLine.FindStringSubmatch(main)
@@ -40,6 +35,8 @@ func mustText(name string) string {
 	return text.String()
 }
 
+// writeOutPositions writes out tables that only name numbers as those numbers, so that a name
+// costs nothing at run time.
 func writeOutPositions(text string) string {
 	positions := map[string]string{}
 	text = positionTable.ReplaceAllStringFunc(text, func(table string) string {

@@ -54,10 +54,13 @@ func New(client redis.UniversalClient, options Options) (*Store, error) {
 // script is one of scripts/*.lua.
 type script struct {
 	*redis.Script
-	name string
+	name, text string
 }
 
-func newScript(name string) *script { return &script{mustScript(name), name} }
+func newScript(name string) *script {
+	text := writeOutPositions(mustText(name))
+	return &script{redis.NewScript(text), name, text}
+}
 
 // Call is a step that a script takes, not yet sent.
 type Call struct {
@@ -75,6 +78,9 @@ type Call struct {
 }
 
 const noPredecessor = -1
+
+// Script is the text of the call's script, for those who measure it.
+func (c *Call) Script() string { return c.script.text }
 
 // Load gives Redis the call's script.
 func (c *Call) Load(ctx context.Context, client redis.Scripter) error {
