@@ -6,6 +6,7 @@ KAFKA_PORT ?= 19092
 REDIS_PORT ?= 16379
 FUZZ_TIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
 COMPOSE := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 
 .PHONY: help
@@ -65,6 +66,33 @@ bench: ## Measure throughput, cost, latency and growth, with plots (an hour)
 .PHONY: bench-guard
 bench-guard: ## Fail where the worker's share of what Redis allows has fallen by a fifth
 	go test -count=1 -tags bench -short -v -timeout 10m ./bench | grep -vE '^\s+time='
+
+.PHONY: console
+console: ## Look at the worker's page in a real Chromium (screenshots: SHOTS=DIR)
+	go test -count=1 -tags real -v -timeout 10m ./test/console $(if $(SHOTS),-shots $(abspath $(SHOTS))) | grep -vE '^\s+time='
+
+.PHONY: monitoring
+monitoring: ## Rules and dashboard against a real Prometheus
+	go test -count=1 -tags real -v -timeout 10m ./test/monitoring | grep -vE '^\s+time='
+
+.PHONY: examples
+examples: ## Run the clients in other languages against worker dev
+	go test -count=1 -tags real -v -timeout 15m ./test/examples | grep -vE '^\s+time='
+
+.PHONY: helm
+helm: ## Lint and render the chart, and hold it against Kubernetes' types
+	go test -C test/helm -count=1 -timeout 15m ./...
+
+.PHONY: cross
+cross: ## Compile for every system that is released for
+	@for system in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
+	  GOOS=$${system%/*} GOARCH=$${system#*/} CGO_ENABLED=0 go build -o /dev/null ./cmd/worker && \
+	  GOOS=$${system%/*} GOARCH=$${system#*/} CGO_ENABLED=0 go build -o /dev/null ./cmd/producer && echo "$$system compiles"; \
+	done
+
+.PHONY: sbom
+sbom: build ## What both programs are made of, as CycloneDX (bin/*.cdx.json)
+	@for program in worker producer; do go run $(CYCLONEDX) bin -json -output bin/$$program.cdx.json bin/$$program; done
 
 .PHONY: servers
 servers: ## Start a real Kafka and a real Redis on loopback

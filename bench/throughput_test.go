@@ -187,7 +187,7 @@ func (b *bench) meanBytes(topic string) float64 {
 			partition++
 		}
 	}
-	fetched, err := stream.Fetch(b.Context(), b.broker.Client, topic, partition, 0)
+	fetched, err := stream.Fetch(b.Context(), b.broker.Client, topic, partition, 0, stream.FetchMaxBytes)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,6 +21,7 @@ type cli struct {
 	Balances balancesCommand `cmd:"" help:"Show a customer's balances, plans and entities (customer.get)."`
 	Load     loadCommand     `cmd:"" help:"Send checks at a steady rate and measure how long their results take."`
 	Tail     tailCommand     `cmd:"" help:"Follow a topic."`
+	Import   importCommand   `cmd:"" help:"Create customers from a CSV or JSON lines file, with their plans, entities and grants."`
 
 	ReplayDeadLetters replayCommand `cmd:"" help:"Send dead letters back to where they came from, byte for byte, once what kept them from being read is mended."`
 }

@@ -27,7 +27,7 @@ type devCommand struct {
 	DevRedisAddr string `default:"127.0.0.1:6379" group:"Dev" help:"Loopback address of the embedded Redis."`
 	Once         bool   `group:"Dev" help:"Exit after the demo: 0 where every decision was the expected one."`
 	Catalog      string `placeholder:"FILE" group:"Deciding" help:"Another catalogue than the example; then there are no demo customers and no demo."`
-	serving      `embed:"" set:"log_level=warn"`
+	serving      `embed:"" set:"log_level=warn" set:"console=true"`
 
 	rules *balance.Catalog
 	addr  string // of the embedded Kafka
@@ -122,6 +122,9 @@ func (c *devCommand) introduce(broker *embedded.Broker, redisServer *embedded.Re
 	fmt.Println(paint.Strong("Tollgate") + " on embedded servers; what they hold is gone when it ends.")
 	fmt.Printf("\n  Kafka      %s, in this process, topics %s … with %d partitions each\n", broker.Addr, c.Topics.Checks, devPartitions)
 	fmt.Printf("  Redis      %s, %s\n", redisServer.Addr, redisServer.Kind)
+	if c.Console {
+		fmt.Printf("  Console    http://%s/\n", w.http.Addr())
+	}
 	fmt.Printf("  HTTP       http://%s/metrics, /readyz, /healthz\n", w.http.Addr())
 	fmt.Printf("  Catalogue  %s, %d features, %d plans\n\n", what, len(c.rules.Features), len(c.rules.Plans))
 	c.addr = broker.Addr

@@ -6,9 +6,11 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
+	"tollgate/internal/ops"
 	"tollgate/internal/settings"
 )
 
@@ -16,7 +18,7 @@ type runCommand struct {
 	Kafka   settings.Kafka `embed:"" prefix:"kafka-" group:"Kafka"`
 	Redis   settings.Redis `embed:"" prefix:"redis-" group:"Redis"`
 	Catalog string         `placeholder:"FILE" group:"Deciding" help:"Catalogue of features and plans (YAML); read again on SIGHUP and when it changes."`
-	serving `embed:"" set:"log_level=info"`
+	serving `embed:"" set:"log_level=info" set:"console=false"`
 
 	rules *balance.Catalog
 }
@@ -41,6 +43,8 @@ func loadCatalog(path string, problems *settings.Problems) *balance.Catalog {
 	return rules
 }
 
+const tracesTimeout = 5 * time.Second
+
 const (
 	garbagePercent = 1000
 	memoryBytes    = 160 << 20
@@ -61,6 +65,19 @@ func collectLess() {
 func (c *runCommand) Run(ctx context.Context) error {
 	collectLess()
 	logger := c.Log.Logger(os.Stderr)
+	if ops.TracingWanted() {
+		stop, err := ops.StartTracing(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracesTimeout)
+			defer cancel()
+			if err := stop(ending); err != nil {
+				logger.Warn("the last spans could not be sent", "error", err)
+			}
+		}()
+	}
 	client := c.Redis.Client()
 	defer client.Close()
 	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, logger)

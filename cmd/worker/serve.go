@@ -38,9 +38,11 @@ type serving struct {
 	ClockOffset       time.Duration `hidden:"" help:"Added to the clock: for tests of workers whose clocks differ."`
 	ShutdownTimeout   time.Duration `default:"10s" group:"Deciding" help:"Bounds the finishing of what is in hand, at SIGTERM and when partitions move."`
 
-	HTTPAddr string       `name:"http-addr" default:"127.0.0.1:8080" group:"General" help:"Address of /metrics, /healthz and /readyz."`
-	Pprof    bool         `group:"General" help:"Serve /debug/pprof, too."`
-	Log      settings.Log `embed:"" prefix:"log-" group:"General"`
+	HTTPAddr     string       `name:"http-addr" default:"127.0.0.1:8080" group:"General" help:"Address of /metrics, /healthz and /readyz."`
+	Console      bool         `default:"${console}" negatable:"" group:"General" help:"Serve a page at / that shows decisions and customers' balances to whoever can reach the address."`
+	ConsoleWrite bool         `default:"${console}" negatable:"" group:"General" help:"Let that page send checks, too."`
+	Pprof        bool         `group:"General" help:"Serve /debug/pprof, too."`
+	Log          settings.Log `embed:"" prefix:"log-" group:"General"`
 }
 
 const (
@@ -78,6 +80,11 @@ func (s *serving) check(problems *settings.Problems) {
 		problems.Add("--shutdown-timeout must be more than 0s and at most %v", maxShutdown)
 	}
 	settings.CheckAddress("http-addr", s.HTTPAddr, problems)
+	if ops.TracingWanted() {
+		if err := ops.CheckTracing(); err != nil {
+			problems.Add("%v", err)
+		}
+	}
 }
 
 // worker is a worker with everything that it is made of.
@@ -107,17 +114,18 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 	if w.store, err = store.New(client, options); err != nil {
 		return nil, err
 	}
+	observer, page := s.console(w)
 	w.engine = engine.New(w.store, rules, engine.Options{
 		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow,
 		Clock: func() time.Time { return time.Now().Add(s.ClockOffset) },
-	}, logger, w.metrics)
+	}, logger, observer)
 	w.consumer = stream.NewConsumer(broker, stream.Options{
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
 		ExactlyOnce: s.ExactlyOnce,
 	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
 	w.http, err = ops.Listen(ops.HTTPOptions{
-		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof,
+		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: page,
 		Probes: []ops.Probe{
 			{Name: "kafka", Check: func(ctx context.Context) error { return stream.Reachable(ctx, broker) }},
 			{Name: "redis", Check: w.store.Ping},
@@ -140,6 +148,7 @@ func (w *worker) serve(ctx context.Context) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.http.Serve(serving) })
+	group.Go(func() error { w.watchEvictions(serving); return nil })
 	group.Go(func() error {
 		defer stop() // /metrics and /readyz answer to the end
 		if err := w.prepare(groupCtx); err != nil {

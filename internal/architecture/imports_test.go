@@ -26,7 +26,8 @@ var allowed = map[string][]string{
 	"internal/wire":     {"internal/balance"},
 	"internal/store":    {"internal/balance"},
 	"internal/engine":   {"internal/balance", "internal/store", "internal/stream", "internal/wire"},
-	"internal/ops":      {"internal/balance", "internal/stream"},
+	"internal/ops":      {"internal/engine", "internal/stream", "internal/wire"},
+	"internal/console":  {"internal/wire"},
 	"internal/client":   {"internal/stream", "internal/wire"},
 	"internal/settings": {"internal/engine", "internal/store", "internal/stream"},
 	// For measuring.

@@ -98,7 +98,7 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 	}
 	id := RequestID(request.Headers)
 	for {
-		fetched, err := stream.Fetch(ctx, c.broker.Client, resultTopic, partition, offset)
+		fetched, err := stream.Fetch(ctx, c.broker.Client, resultTopic, partition, offset, stream.FetchMaxBytes)
 		switch {
 		case ctx.Err() != nil:
 			return Answer{}, ErrNoAnswer

@@ -49,7 +49,7 @@ func (l *Listener) Run(ctx context.Context, visit func(kafka.Message)) {
 	for partition, offset := range l.positions {
 		group.Go(func() error {
 			for ctx.Err() == nil {
-				fetched, err := stream.Fetch(ctx, l.client, l.topic, partition, offset)
+				fetched, err := stream.Fetch(ctx, l.client, l.topic, partition, offset, stream.FetchMaxBytes)
 				if err != nil {
 					select {
 					case <-ctx.Done():

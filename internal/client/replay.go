@@ -56,7 +56,7 @@ func (r *Replay) partition(ctx context.Context, c *Client, partition int, offset
 		return err
 	}
 	for offset < end {
-		fetched, err := stream.Fetch(ctx, c.broker.Client, r.DeadLetters, partition, offset)
+		fetched, err := stream.Fetch(ctx, c.broker.Client, r.DeadLetters, partition, offset, stream.FetchMaxBytes)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ func (e *Engine) prepareCheck(r *request) pending {
 		c.CustomerID = ""
 		return pending{ready: []kafka.Message{
 			e.refuse(c, &balance.Error{Code: balance.InvalidRequest, Message: reason}),
-			e.deadLetter(r.record, "unreadable", reason),
+			e.deadLetter(r.record, deadUnreadable, reason),
 		}}
 	}
 	if refusal == nil {
@@ -114,9 +114,9 @@ func needs(catalog *balance.Catalog, feature *balance.Feature, units int64) []st
 
 // refuse makes the result of a request that is not decided by its balance.
 func (e *Engine) refuse(c *check, err *balance.Error) kafka.Message {
-	e.observer.Checked(err.Code, false)
 	result := c.result(err.Code, c.now.UnixMilli())
 	result.Error = err
+	e.observer.Checked(result)
 	return result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)
 }
 
@@ -157,7 +157,7 @@ func (e *Engine) finishCheck(c *check, reply store.Reply) ([]kafka.Message, erro
 	if c.WithPreview && !outcome.Code.Allowed() && result.Error == nil {
 		result.Preview = c.rules.catalog.NewPreview(c.feature, outcome.Pool != nil, outcome.Plans)
 	}
-	e.observer.Checked(outcome.Code, outcome.Code.Allowed())
+	e.observer.Checked(result)
 	var event *wire.Event
 	if len(outcome.Deductions) > 0 {
 		result.EventID = eventID

@@ -51,7 +51,7 @@ func (e *Engine) prepareCommand(r *request) pending {
 		c.CustomerID = ""
 		return pending{ready: []kafka.Message{
 			c.refuse(&balance.Error{Code: balance.InvalidRequest, Message: reason}),
-			e.deadLetter(r.record, "unreadable", reason),
+			e.deadLetter(r.record, deadUnreadable, reason),
 		}}
 	}
 	refusal = cmp.Or(refusal, asError(err))

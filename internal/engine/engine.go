@@ -13,12 +13,17 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/trace"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/store"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
+
+// tracer does nothing unless the program sets a provider up.
+var tracer = otel.Tracer("tollgate/internal/engine")
 
 // Topics are the names of the topics.
 type Topics struct {
@@ -37,7 +42,8 @@ func (t Topics) All() []string {
 
 // Observer is told what happens, for metrics.
 type Observer interface {
-	Checked(code balance.Code, allowed bool)
+	// Checked reports the result of a check. It must not be kept.
+	Checked(result *wire.Result)
 	Commanded(kind string, ok bool)
 	UsageEvent()
 	Replayed()
@@ -171,7 +177,7 @@ func (e *Engine) settle(record *kafka.Message, work *pending, reply store.Reply)
 			"topic", record.Topic, "partition", record.Partition, "offset", record.Offset, "error", err)
 		return []kafka.Message{
 			work.refuse(balance.NewError(balance.InternalError)),
-			e.deadLetter(record, string(balance.InternalError), "internal error: "+err.Error()),
+			e.deadLetter(record, deadInternal, "internal error: "+err.Error()),
 		}, nil
 	}
 	return records, nil
@@ -187,6 +193,8 @@ const (
 // all of them it is asked for ever fewer at a time: asking for all again would only
 // add to what it has to do.
 func (e *Engine) run(ctx context.Context, calls []store.Call) ([]store.Reply, error) {
+	ctx, span := tracer.Start(ctx, "redis", trace.WithSpanKind(trace.SpanKindClient))
+	defer span.End()
 	replies := make([]store.Reply, 0, len(calls))
 	atOnce := len(calls)
 	for try := 0; len(replies) < len(calls); {
@@ -218,6 +226,16 @@ func (e *Engine) run(ctx context.Context, calls []store.Call) ([]store.Reply, er
 	return replies, nil
 }
 
+// Why a record became a dead letter, for metrics.
+const (
+	deadUnreadable = "unreadable"
+	deadInternal   = string(balance.InternalError)
+	deadRefused    = "refused_by_broker"
+)
+
+// DeadReasons are all that DeadLettered can report.
+var DeadReasons = []string{deadUnreadable, deadInternal, deadRefused}
+
 func (e *Engine) deadLetter(record *kafka.Message, reason, detail string) kafka.Message {
 	e.observer.DeadLettered(reason)
 	return wire.DeadLetter(e.options.Topics.DeadLetters, record, detail, e.options.Clock().UnixMilli())
@@ -234,7 +252,7 @@ func (e *Engine) Refused(record kafka.Message, err error) []kafka.Message {
 	const mostKept = 64 << 10
 	dead := record
 	dead.Value = record.Value[:min(len(record.Value), mostKept)]
-	out := []kafka.Message{e.deadLetter(&dead, "refused_by_broker", "the broker refused it: "+err.Error())}
+	out := []kafka.Message{e.deadLetter(&dead, deadRefused, "the broker refused it: "+err.Error())}
 	if record.Topic != e.options.Topics.UsageEvents {
 		out = append(out, wire.WithoutContent(&record, &balance.Error{
 			Code: balance.InternalError, Message: "the result is larger than the broker takes; it was decided, and is in the dead-letter topic",

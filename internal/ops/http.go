@@ -26,6 +26,7 @@ type HTTPOptions struct {
 	Registry *prometheus.Registry
 	Probes   []Probe
 	Pprof    bool
+	Page     http.Handler // at /, nil for none
 }
 
 const (
@@ -55,6 +56,9 @@ func Listen(options HTTPOptions) (*HTTPServer, error) {
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	if options.Page != nil {
+		mux.Handle("/", options.Page)
 	}
 	return &HTTPServer{listener, &http.Server{Handler: mux, ReadHeaderTimeout: readTimeout}}, nil
 }

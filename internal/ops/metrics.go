@@ -8,8 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"tollgate/internal/balance"
+	"tollgate/internal/engine"
 	"tollgate/internal/stream"
+	"tollgate/internal/wire"
 )
 
 // Metrics are the worker's Prometheus metrics. No customer, entity or request id
@@ -30,6 +31,7 @@ type Metrics struct {
 	retries      *prometheus.CounterVec
 	inFlight     prometheus.Gauge
 	catalog      *prometheus.GaugeVec
+	evicted      prometheus.Gauge
 	checksTopic  string
 }
 
@@ -67,15 +69,26 @@ func NewMetrics() *Metrics {
 		deadLetters:  prometheus.NewCounterVec(counter("dead_letters_total", "Records sent to the dead-letter topic."), []string{"reason"}),
 		retries:      prometheus.NewCounterVec(counter("retries_total", "Further tries."), []string{"dependency"}),
 		inFlight:     prometheus.NewGauge(gauge("in_flight", "Records being decided or published.")),
+		evicted:      prometheus.NewGauge(gauge("redis_evicted_keys", "Keys that Redis has evicted since its start, of all masters.")),
 		catalog:      prometheus.NewGaugeVec(gauge("catalog_info", "The catalogue in force."), []string{"version"}),
 	}
 	m.Registry.MustRegister(
 		m.checks, m.checkLatency, m.batchSize, m.script, m.publish, m.lag, m.usageEvents, m.commands, m.replays,
-		m.deadLetters, m.retries, m.inFlight, m.catalog,
+		m.deadLetters, m.retries, m.inFlight, m.catalog, m.evicted,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo(),
 	)
+	// A counter that begins at its first event does not rise by it.
+	for _, reason := range engine.DeadReasons {
+		m.deadLetters.WithLabelValues(reason)
+	}
+	for _, dependency := range []string{"kafka", "redis"} {
+		m.retries.WithLabelValues(dependency)
+	}
 	return m
 }
+
+// SetEvicted notes how many keys Redis has evicted.
+func (m *Metrics) SetEvicted(keys int64) { m.evicted.Set(float64(keys)) }
 
 // SetChecksTopic names the topic whose records count for check_latency_seconds.
 func (m *Metrics) SetChecksTopic(topic string) { m.checksTopic = topic }
@@ -87,8 +100,8 @@ func (m *Metrics) SetCatalog(version string) {
 }
 
 // Checked counts a decision.
-func (m *Metrics) Checked(code balance.Code, allowed bool) {
-	m.checks.WithLabelValues(strconv.FormatBool(allowed), string(code)).Inc()
+func (m *Metrics) Checked(result *wire.Result) {
+	m.checks.WithLabelValues(strconv.FormatBool(result.Allowed()), string(result.Code)).Inc()
 }
 
 // Commanded counts a command.

@@ -232,7 +232,7 @@ func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
 }
 
 func (d *Drain) fetch(ctx context.Context, partition int) ([]kafka.Message, error) {
-	got, err := stream.Fetch(ctx, d.client, d.topic, partition, d.positions[partition])
+	got, err := stream.Fetch(ctx, d.client, d.topic, partition, d.positions[partition], stream.FetchMaxBytes)
 	if err != nil {
 		return nil, err
 	}

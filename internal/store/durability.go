@@ -5,7 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -17,29 +21,42 @@ func (s *Store) Warnings(ctx context.Context) ([]string, error) {
 	if !ok {
 		return warningsOf(ctx, s.client)
 	}
-	found := map[string]bool{}
-	masters := make(chan []string)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for warnings := range masters {
-			for _, warning := range warnings {
-				found[warning] = true
-			}
-		}
-	}()
+	var mutex sync.Mutex
+	var all []string
 	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
 		warnings, err := warningsOf(ctx, master)
-		masters <- warnings
+		mutex.Lock()
+		defer mutex.Unlock()
+		all = append(all, warnings...)
 		return err
 	})
-	close(masters)
-	<-done
-	var all []string
-	for warning := range found {
-		all = append(all, warning)
+	slices.Sort(all)
+	return slices.Compact(all), err
+}
+
+// EvictedKeys is how many keys Redis has evicted since its start, all masters of a Cluster
+// together: balances that are gone.
+func (s *Store) EvictedKeys(ctx context.Context) (int64, error) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		return evictedKeys(ctx, s.client)
 	}
-	return all, err
+	var sum atomic.Int64
+	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+		evicted, err := evictedKeys(ctx, master)
+		sum.Add(evicted)
+		return err
+	})
+	return sum.Load(), err
+}
+
+func evictedKeys(ctx context.Context, client redis.Cmdable) (int64, error) {
+	stats, err := client.Info(ctx, "stats").Result()
+	if err != nil {
+		return 0, fmt.Errorf("redis INFO: %w", err)
+	}
+	evicted, _ := strconv.ParseInt(infoField(stats, "evicted_keys"), 10, 64) // miniredis does not tell
+	return evicted, nil
 }
 
 func warningsOf(ctx context.Context, client redis.Cmdable) ([]string, error) {

@@ -16,7 +16,7 @@ type Options struct {
 	Group          string
 	Topics         []string
 	SessionTimeout time.Duration // after which a silent worker loses its partitions
-	BatchMax       int           // records decided together
+	BatchMax       int           // records decided together, fewer where there are many partitions
 	BatchLinger    time.Duration // how long a batch may wait to fill; 0: not at all
 	// ShutdownTimeout bounds the finishing of what is in hand when a generation ends.
 	ShutdownTimeout time.Duration
@@ -32,6 +32,15 @@ const rebalanceTimeout = 30 * time.Second
 // MaxShutdownTimeout bounds Options.ShutdownTimeout: a worker must have let go of its
 // partitions while the group still waits for it.
 const MaxShutdownTimeout = rebalanceTimeout / 2
+
+// What is in hand is bounded for the worker as a whole: of many partitions less is fetched
+// and decided at a time.
+const (
+	fetchAllBytes   = 16 << 20
+	fetchLeastBytes = 64 << 10
+	batchAll        = 16_000 // records
+	batchLeast      = 50
+)
 
 // Consumer consumes topics as a member of a group.
 type Consumer struct {
@@ -115,12 +124,17 @@ func (c *Consumer) begin(generation *kafka.Generation) {
 	commits := newCommitter(generation, c.logger, c.observer)
 	member := newMembership(c.broker.Client, generation, c.options.SessionTimeout)
 	partitions := 0
+	for _, assignments := range generation.Assignments {
+		partitions += len(assignments)
+	}
 	for topic, assignments := range generation.Assignments {
 		for _, assigned := range assignments {
 			f := &flow{
 				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), member: member,
-				decider: c.decider.Partition(topic, assigned.ID),
-				logger:  c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
+				batchMax:   min(max(batchAll/partitions, batchLeast), c.options.BatchMax),
+				fetchBytes: min(max(fetchAllBytes/partitions, fetchLeastBytes), FetchMaxBytes),
+				decider:    c.decider.Partition(topic, assigned.ID),
+				logger:     c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
 			}
 			f.committed.Store(max(0, assigned.Offset))
 			if c.options.ExactlyOnce {
@@ -134,7 +148,6 @@ func (c *Consumer) begin(generation *kafka.Generation) {
 				defer commits.flows.Done()
 				f.run(ctx)
 			})
-			partitions++
 		}
 	}
 	generation.Start(commits.run)

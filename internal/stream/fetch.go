@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	fetchMaxWait  = 5 * time.Second
-	fetchMaxBytes = 1 << 20
+	fetchMaxWait = 5 * time.Second
+	// FetchMaxBytes is what one fetch brings at the most, but for a batch of records that is
+	// larger by itself.
+	FetchMaxBytes = 1 << 20
 	fetchGrace    = 10 * time.Second // beyond fetchMaxWait, until a fetch counts as failed
 	readCommitted = 1
 )
@@ -28,18 +30,18 @@ type Fetched struct {
 	End     int64 // offset up to which the partition can be read
 }
 
-// Fetch reads committed records of a partition from an offset on, waiting for
-// some to come. kafka-go's Client.Fetch would do, but it does not tell which
+// Fetch reads committed records of a partition from an offset on, about so many bytes of
+// them, waiting for some to come. kafka-go's Client.Fetch would do, but it does not tell which
 // transactions were aborted: their records must not be decided on.
-func Fetch(ctx context.Context, client *kafka.Client, topic string, partition int, offset int64) (Fetched, error) {
+func Fetch(ctx context.Context, client *kafka.Client, topic string, partition int, offset int64, maxBytes int) (Fetched, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchMaxWait+fetchGrace)
 	defer cancel()
 	response, err := client.Transport.RoundTrip(ctx, client.Addr, &fetch.Request{
-		ReplicaID: -1, MaxWaitTime: int32(fetchMaxWait.Milliseconds()), MinBytes: 1, MaxBytes: fetchMaxBytes,
+		ReplicaID: -1, MaxWaitTime: int32(fetchMaxWait.Milliseconds()), MinBytes: 1, MaxBytes: int32(maxBytes),
 		IsolationLevel: readCommitted, SessionID: -1, SessionEpoch: -1,
 		Topics: []fetch.RequestTopic{{Topic: topic, Partitions: []fetch.RequestPartition{{
 			Partition: int32(partition), CurrentLeaderEpoch: -1, FetchOffset: offset, LogStartOffset: -1,
-			PartitionMaxBytes: fetchMaxBytes,
+			PartitionMaxBytes: int32(maxBytes),
 		}}}},
 	})
 	if err != nil {

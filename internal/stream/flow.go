@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -19,6 +20,8 @@ type flow struct {
 	topic      string
 	partition  int
 	generation int
+	fetchBytes int // at a time
+	batchMax   int // records
 	committed  atomic.Int64
 	member     *membership
 	delivery   delivery
@@ -30,6 +33,7 @@ type flow struct {
 type decided struct {
 	batch Batch
 	out   []kafka.Message
+	span  trace.Span // of the batch
 }
 
 // run works until the generation ends, and then finishes what is in hand within
@@ -93,7 +97,7 @@ func (f *flow) fetch(generation, working context.Context, offset int64, batches 
 		}
 		try, offset = 0, got.Next
 		f.consumer.observer.Fetched(f.topic, f.partition, got.End-got.Next)
-		for _, records := range split(got.Records, f.consumer.options.BatchMax) {
+		for _, records := range split(got.Records, f.batchMax) {
 			batch := Batch{Cluster: f.consumer.cluster, Topic: f.topic, Partition: f.partition, Generation: f.generation, Records: records}
 			select {
 			case batches <- batch:
@@ -110,7 +114,7 @@ func (f *flow) fetchOnce(ctx context.Context, offset int64) (Fetched, error) {
 		first, err := FirstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
 		return Fetched{Next: first, End: first}, err
 	}
-	got, err := Fetch(ctx, f.consumer.broker.Client, f.topic, f.partition, offset)
+	got, err := Fetch(ctx, f.consumer.broker.Client, f.topic, f.partition, offset, f.fetchBytes)
 	if errors.Is(err, kafka.OffsetOutOfRange) {
 		first, err := FirstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
 		if err != nil {
@@ -149,12 +153,14 @@ func (f *flow) decide(generation, working context.Context, batches <-chan Batch,
 		}
 		batch = f.fill(generation, batch, batches)
 		batch.Committed = f.committed.Load()
-		out, err := f.decider.Decide(working, batch)
+		ctx, span := startBatch(working, f.consumer.options.Group, batch)
+		out, err := f.decider.Decide(ctx, batch)
 		if err != nil {
+			endSpan(span, err)
 			return err
 		}
 		select {
-		case outs <- decided{batch, out}:
+		case outs <- decided{batch, out, span}:
 		case <-working.Done():
 			return context.Cause(working)
 		}
@@ -181,13 +187,13 @@ func (f *flow) await(working context.Context, batches <-chan Batch, restless *bo
 
 // fill waits up to BatchLinger for more records where the batch is not full.
 func (f *flow) fill(generation context.Context, batch Batch, batches <-chan Batch) Batch {
-	options := &f.consumer.options
-	if options.BatchLinger <= 0 || len(batch.Records) >= options.BatchMax {
+	linger := f.consumer.options.BatchLinger
+	if linger <= 0 || len(batch.Records) >= f.batchMax {
 		return batch
 	}
-	timer := time.NewTimer(options.BatchLinger)
+	timer := time.NewTimer(linger)
 	defer timer.Stop()
-	for len(batch.Records) < options.BatchMax {
+	for len(batch.Records) < f.batchMax {
 		select {
 		case more, open := <-batches:
 			if !open {
@@ -206,7 +212,11 @@ func (f *flow) fill(generation context.Context, batch Batch, batches <-chan Batc
 // publish delivers what was decided.
 func (f *flow) publish(working context.Context, outs <-chan decided) error {
 	for d := range outs {
-		if err := f.delivery.deliver(working, d); err != nil {
+		ctx, span := tracer.Start(trace.ContextWithSpan(working, d.span), "publish", trace.WithSpanKind(trace.SpanKindProducer))
+		err := f.delivery.deliver(ctx, d)
+		endSpan(span, err)
+		endSpan(d.span, err)
+		if err != nil {
 			return err
 		}
 		f.consumer.observer.Settled(d.batch)

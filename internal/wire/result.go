@@ -28,6 +28,9 @@ type Result struct {
 	Error       *balance.Error
 }
 
+// Allowed says whether the customer may.
+func (r *Result) Allowed() bool { return r.Error == nil && r.Code.Allowed() }
+
 type ResultRecord struct {
 	RequestID       string         `json:"request_id"`
 	Allowed         bool           `json:"allowed"`
@@ -73,7 +76,7 @@ func newFlag(flag *balance.Flag) *FlagRecord {
 // where the customer is not known.
 func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers, key []byte) kafka.Message {
 	out := ResultRecord{
-		RequestID: r.RequestID, Allowed: r.Error == nil && r.Code.Allowed(), Code: r.Code,
+		RequestID: r.RequestID, Allowed: r.Allowed(), Code: r.Code,
 		CustomerID: r.CustomerID, FeatureID: r.FeatureID, EntityID: orNull(r.EntityID),
 		Balance: newPool(catalog, r.Pool), Flag: newFlag(r.Flag), Preview: newPreview(catalog, r.Preview),
 		UsageEventID: r.EventID, EvaluatedAt: r.EvaluatedMs, Error: newError(r.Error),

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/segmentio/kafka-go"
+	"github.com/tidwall/gjson"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/client"
+	"tollgate/internal/settings"
+	"tollgate/internal/wire"
+)
+
+type importCommand struct {
+	File       string        `arg:"" help:"customers.csv, with a header, or customers.jsonl."`
+	Timeout    time.Duration `default:"30s" group:"Request" help:"Give up when no result has come for so long; the next run goes on from there."`
+	Restart    bool          `group:"Request" help:"Begin with the first line, whatever an earlier run has done."`
+	connection `embed:""`
+}
+
+// Help explains the file.
+func (c *importCommand) Help() string {
+	return `Creates customers, attaches their plans, creates their entities and grants their balances, a line for each customer.
+
+CSV, with any of these columns, customer_id among them; several plans have a semicolon between them:
+  customer_id,name,email,plans
+  acme,Acme Inc.,ops@acme.example,pro;extra-messages
+
+JSON lines:
+  {"customer_id":"acme","name":"Acme Inc.","plans":["pro",{"plan_id":"seats","quantities":{"seats":10}}],
+   "entities":[{"entity_id":"seat-1","feature_id":"seats"}],"grants":[{"feature_id":"messages","amount":500,"balance_id":"welcome"}]}
+
+A run that was cut off is gone on with: what is done is noted in <file>.progress. An entity or a balance_id that is there
+already stays as it is; a grant without a balance_id is made anew when a line is imported again after --idempotency-window.`
+}
+
+// Check notes what is wrong with the flags.
+func (c *importCommand) Check(problems *settings.Problems) {
+	c.connection.check(problems)
+	if c.Timeout <= 0 {
+		problems.Add("--timeout must be more than 0s")
+	}
+	if formatOf(c.File) == nil {
+		problems.Add("%s: the name must end with .csv or .jsonl", c.File)
+	}
+}
+
+// importChunk is how many lines are sent before their results are waited for.
+const importChunk = 2000
+
+// imported is the summary of an import.
+type imported struct {
+	Lines     int            `json:"lines"`
+	Resumed   int            `json:"resumed_after,omitempty"`
+	Customers int            `json:"customers"`
+	Commands  int            `json:"commands"`
+	Existing  int            `json:"existing,omitempty"` // entities and grants that were there
+	Failed    map[string]int `json:"failed,omitempty"`   // commands, by code
+	BadLines  int            `json:"bad_lines,omitempty"`
+	Seconds   float64        `json:"seconds"`
+}
+
+func (c *importCommand) Run(ctx context.Context) error {
+	source, err := openImport(c.File)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	done := &progress{file: c.File + ".progress"}
+	if !c.Restart {
+		if err := done.resume(source); err != nil {
+			return err
+		}
+	}
+	sender, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	listener, err := sender.Listen(ctx, c.Topics.CommandResults, false)
+	if err != nil {
+		return err
+	}
+	answers := &answers{pending: map[string]int{}, failed: map[string]int{}, changed: make(chan struct{}, 1)}
+	listening, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { listener.Run(listening, answers.settle) })
+	defer running.Wait()
+	defer stop()
+
+	summary := &imported{Resumed: source.line}
+	began := time.Now()
+	err = c.send(ctx, sender, source, answers, done, summary)
+	summary.Lines, summary.Existing, summary.Failed, summary.Seconds = source.line, answers.existing, answers.failed, time.Since(began).Seconds()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "stopped after line %d; the same command goes on from there\n", done.Lines)
+		return err
+	}
+	return c.report(summary)
+}
+
+func (c *importCommand) send(ctx context.Context, sender *client.Client, source *source, answers *answers, done *progress, summary *imported) error {
+	bar := newProgress(source.size, "customers", progressbar.OptionShowBytes(true))
+	defer func() { _ = bar.Finish() }()
+	for {
+		var records []kafka.Message
+		lines, more := 0, true
+		for lines < importChunk && more {
+			var customer *importedCustomer
+			var err error
+			customer, more, err = source.next()
+			switch {
+			case !more:
+			case err != nil:
+				summary.BadLines++
+				fmt.Fprintf(os.Stderr, "line %d: %v\n", source.line, err)
+			default:
+				summary.Customers++
+				for n, command := range customer.commands() {
+					records = append(records, c.record(source, n, command, answers))
+				}
+			}
+			lines++
+		}
+		summary.Commands += len(records)
+		if err := sender.Send(ctx, records); err != nil {
+			return err
+		}
+		if missing := answers.wait(ctx, c.Timeout); missing > 0 {
+			return errors.Join(context.Cause(ctx), fmt.Errorf("%d commands have no result: %w", missing, client.ErrNoAnswer))
+		}
+		if err := done.note(source); err != nil {
+			return err
+		}
+		_ = bar.Set64(source.read())
+		if !more {
+			return os.Remove(done.file)
+		}
+	}
+}
+
+// record is a command of the line that was read last. Its idempotency key is of the line's
+// content, so that a line that is sent again changes nothing more.
+func (c *importCommand) record(source *source, n int, command map[string]any, answers *answers) kafka.Message {
+	value, err := json.Marshal(command)
+	if err != nil {
+		panic(err) // it was read from JSON or CSV
+	}
+	id := client.NewRequestID()
+	answers.expect(id, source.line)
+	request := client.Request{
+		Topic: c.Topics.Commands, CustomerID: command["customer_id"].(string), Value: value, Headers: []kafka.Header{
+			client.Header(wire.HeaderRequestID, id), client.Header(wire.HeaderIdempotencyKey, fmt.Sprintf("import/%s/%d", source.lineDigest(), n)),
+		},
+	}
+	return request.Record()
+}
+
+// answers matches results with the commands that were sent.
+type answers struct {
+	mutex    sync.Mutex
+	pending  map[string]int // line, by request id
+	failed   map[string]int // by code
+	existing int
+	changed  chan struct{}
+}
+
+func (a *answers) expect(id string, line int) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.pending[id] = line
+}
+
+func (a *answers) settle(record kafka.Message) {
+	id := client.RequestID(record.Headers)
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	line, ours := a.pending[id]
+	if !ours {
+		return
+	}
+	delete(a.pending, id)
+	fields := gjson.GetManyBytes(record.Value, "ok", "type", "error.code", "error.message")
+	switch {
+	case fields[0].Bool():
+	case fields[2].Str == string(balance.Conflict): // the entity, or the grant, is there already
+		a.existing++
+	default:
+		a.failed[fields[2].Str]++
+		fmt.Fprintf(os.Stderr, "line %d: %s: %s: %s\n", line, fields[1].Str, fields[2].Str, fields[3].Str)
+	}
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits until every command has its result, or none has come for so long. It returns
+// how many are missing.
+func (a *answers) wait(ctx context.Context, patience time.Duration) int {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		a.mutex.Lock()
+		missing := len(a.pending)
+		a.mutex.Unlock()
+		if missing == 0 {
+			return 0
+		}
+		select {
+		case <-a.changed:
+			timer.Reset(patience)
+		case <-timer.C:
+			return missing
+		case <-ctx.Done():
+			return missing
+		}
+	}
+}
+
+func (c *importCommand) report(summary *imported) error {
+	if c.json() {
+		if err := json.NewEncoder(os.Stdout).Encode(summary); err != nil {
+			return err
+		}
+	} else {
+		fmt.Printf("%d customers imported with %d commands in %.1f s", summary.Customers, summary.Commands, summary.Seconds)
+		if summary.Resumed > 0 {
+			fmt.Printf(", going on after line %d", summary.Resumed)
+		}
+		fmt.Println()
+	}
+	var problems []string
+	if summary.BadLines > 0 {
+		problems = append(problems, fmt.Sprintf("%d lines could not be read", summary.BadLines))
+	}
+	for _, code := range slices.Sorted(maps.Keys(summary.Failed)) {
+		problems = append(problems, fmt.Sprintf("%d commands failed: %s", summary.Failed[code], code))
+	}
+	if len(problems) > 0 {
+		fmt.Fprintln(os.Stderr, strings.Join(problems, "\n"))
+		return exitError
+	}
+	return nil
+}

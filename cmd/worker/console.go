@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/tidwall/gjson"
+
+	"tollgate/internal/client"
+	"tollgate/internal/console"
+	"tollgate/internal/engine"
+	"tollgate/internal/ops"
+	"tollgate/internal/wire"
+)
+
+// watched are metrics, and a page that shows some of what they count.
+type watched struct {
+	*ops.Metrics
+	feed *console.Feed
+}
+
+func (w watched) Checked(result *wire.Result) {
+	w.Metrics.Checked(result)
+	w.feed.Checked(result)
+}
+
+// console is the worker's page, nil where it is off, and who observes the engine.
+func (s *serving) console(w *worker) (engine.Observer, http.Handler) {
+	if !s.Console {
+		return w.metrics, nil
+	}
+	feed := &console.Feed{}
+	options := console.Options{
+		Gatherer: w.metrics.Registry, Feed: feed,
+		Features: func() []string {
+			var ids []string
+			for i := range w.engine.Catalog().Features {
+				ids = append(ids, w.engine.Catalog().Features[i].ID)
+			}
+			return ids
+		},
+		Customer: func(ctx context.Context, customerID string) ([]byte, error) { return w.engine.Inspect(ctx, customerID) },
+	}
+	if s.ConsoleWrite {
+		topics, asking := s.Topics.Names(), client.New(w.broker, w.logger)
+		options.Check = func(ctx context.Context, request []byte) ([]byte, time.Duration, error) {
+			customer := gjson.GetBytes(request, "customer_id")
+			if !gjson.ValidBytes(request) || customer.Type != gjson.String || customer.Str == "" {
+				return nil, 0, errors.New("a check needs a customer_id")
+			}
+			answer, err := asking.Ask(ctx, client.Request{
+				Topic: topics.Checks, CustomerID: customer.Str, Value: request,
+				Headers: []kafka.Header{client.Header(wire.HeaderRequestID, client.NewRequestID())},
+			}, topics.CheckResults)
+			return answer.Record.Value, answer.Took, err
+		}
+	}
+	return watched{w.metrics, feed}, console.Handler(options)
+}
+
+const evictionsEvery = 15 * time.Second
+
+// watchEvictions keeps the metric of evicted keys up to date until ctx ends.
+func (w *worker) watchEvictions(ctx context.Context) {
+	for {
+		if evicted, err := w.store.EvictedKeys(ctx); err == nil {
+			w.metrics.SetEvicted(evicted)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(evictionsEvery):
+		}
+	}
+}
