@@ -79,6 +79,10 @@ monitoring: ## Rules and dashboard against a real Prometheus
 examples: ## Run the clients in other languages against worker dev
 	go test -count=1 -tags real -v -timeout 15m ./test/examples | grep -vE '^\s+time='
 
+.PHONY: contracts
+contracts: ## The AsyncAPI document, with AsyncAPI's own parser (the schemas are held by go test)
+	npm ci --prefix test/contracts --no-audit --no-fund --silent && node test/contracts/validate.js
+
 .PHONY: helm
 helm: ## Lint and render the chart, and hold it against Kubernetes' types
 	go test -C test/helm -count=1 -timeout 15m ./...

@@ -34,6 +34,13 @@ const (
 	InternalError Code = "internal_error"
 )
 
+// Codes lists all codes.
+var Codes = []Code{
+	Included, Overage, Unlimited, Flagged, NotEntitled, InsufficientFunds, MaxPurchaseReached,
+	InvalidRequest, CustomerNotFound, FeatureNotFound, EntityNotFound, FlagNotConsumable, AmountOutOfRange, ReplyTopicNotAllowed,
+	DeadlineExceeded, PlanNotFound, BalanceNotFound, Conflict, InternalError,
+}
+
 // Allowed says whether the code of a decision lets the customer pass.
 func (c Code) Allowed() bool {
 	switch c {

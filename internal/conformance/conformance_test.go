@@ -172,6 +172,7 @@ func (r *run) resultsOf(number int, records []kafka.Message) []any {
 		if len(all[id]) == 0 {
 			r.Fatalf("step %d: no result of %s", number, id)
 		}
+		r.rig.contracts.request(r.T, record.Value, all[id][0])
 		results = append(results, all[id][0])
 		all[id] = all[id][1:]
 	}
@@ -192,6 +193,7 @@ func (r *run) newEvents() []any {
 	}
 	var events []any
 	for _, record := range records {
+		r.rig.contracts.hold(r.T, r.rig.contracts.usageEvent, record.Value)
 		event, err := decodeJSON(record.Value)
 		if err != nil {
 			r.Fatalf("usage event %s: %v", record.Value, err)

@@ -36,6 +36,7 @@ type rig struct {
 	clock     atomic.Int64 // Unix ms
 
 	results, usage, dead *servertest.Drain
+	contracts            *contracts
 
 	mutex   sync.Mutex
 	settled map[string]bool // <topic>/<partition>/<offset>
@@ -81,7 +82,7 @@ func newRig(t *testing.T) *rig {
 		Observer: ops.NewMetrics(), topics: topics, broker: broker, settled: map[string]bool{}, changed: make(chan struct{}),
 		results: servertest.NewDrain(t, broker, topics.CheckResults),
 		usage:   servertest.NewDrain(t, broker, topics.UsageEvents),
-		dead:    servertest.NewDrain(t, broker, topics.DeadLetters),
+		dead:    servertest.NewDrain(t, broker, topics.DeadLetters), contracts: newContracts(t),
 	}
 	logger := servertest.Logger(t)
 	r.publisher = stream.NewPublisher(broker, logger, r)
@@ -216,6 +217,7 @@ func (r *rig) resultsOf(t *testing.T) map[string][]any {
 		if err != nil {
 			t.Fatalf("result %s: %v", record.Value, err)
 		}
+		r.contracts.hold(t, r.contracts.resultOf(result), record.Value)
 		id := headerOf(record, wire.HeaderRequestID)
 		results[id] = append(results[id], result)
 	}

@@ -55,18 +55,18 @@ func TestEachLanguageAsksAndIsAnswered(t *testing.T) {
 	python := filepath.Join(t.TempDir(), "venv", "bin", "python")
 	for _, language := range []struct {
 		name    string
-		prepare func()
+		prepare func(*testing.T)
 		command []string
 	}{
-		{"python", func() {
+		{"python", func(t *testing.T) {
 			must(t, kafkaAddr, "python", "python3", "-m", "venv", filepath.Dir(filepath.Dir(python)))
 			must(t, kafkaAddr, "python", python, "-m", "pip", "install", "-q", "-r", "requirements.txt")
 		}, []string{python, "check.py"}},
-		{"node", func() { must(t, kafkaAddr, "node", "npm", "ci", "--no-audit", "--no-fund", "--silent") }, []string{"node", "check.js"}},
-		{"java", func() { must(t, kafkaAddr, "java", "mvn", "-q", "-B", "compile") }, []string{"mvn", "-q", "-B", "exec:java"}},
+		{"node", func(t *testing.T) { must(t, kafkaAddr, "node", "npm", "ci", "--no-audit", "--no-fund", "--silent") }, []string{"node", "check.js"}},
+		{"java", func(t *testing.T) { must(t, kafkaAddr, "java", "mvn", "-q", "-B", "compile") }, []string{"mvn", "-q", "-B", "exec:java"}},
 	} {
 		t.Run(language.name, func(t *testing.T) {
-			language.prepare()
+			language.prepare(t)
 			ask := func(request ...string) (string, int) {
 				args := append(language.command[1:len(language.command):len(language.command)], request...)
 				if language.name == "java" {
