@@ -71,6 +71,10 @@ bench-guard: ## Fail where the worker's share of what Redis allows has fallen by
 console: ## Look at the worker's page in a real Chromium (screenshots: SHOTS=DIR)
 	go test -count=1 -tags real -v -timeout 10m ./test/console $(if $(SHOTS),-shots $(abspath $(SHOTS))) | grep -vE '^\s+time='
 
+.PHONY: cluster
+cluster: ## Three workers on a Redis Cluster
+	go test -count=1 -tags real -v -timeout 10m ./test/cluster | grep -vE '^\s+time='
+
 .PHONY: monitoring
 monitoring: ## Rules and dashboard against a real Prometheus
 	go test -count=1 -tags real -v -timeout 10m ./test/monitoring | grep -vE '^\s+time='

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -59,7 +60,22 @@ func draw(file, folder string) error {
 const (
 	width  = 18 * vg.Centimeter
 	height = 9 * vg.Centimeter
+	// legendRoom keeps the lines off the legend above them.
+	legendRoom = 1.3
 )
+
+// wholeTicks labels an axis with whole numbers.
+type wholeTicks struct{}
+
+func (wholeTicks) Ticks(least, most float64) []plot.Tick {
+	ticks := plot.DefaultTicks{}.Ticks(least, most)
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label = strconv.FormatFloat(ticks[i].Value, 'f', 0, 64)
+		}
+	}
+	return ticks
+}
 
 // throughput draws ceilings and workloads as bars, the fastest on top.
 func throughput(all *report.Report, file string) error {
@@ -84,6 +100,8 @@ func throughput(all *report.Report, file string) error {
 	bars.Horizontal, bars.Color = true, plotutil.Color(2)
 	p.Add(plotter.NewGrid(), bars)
 	p.NominalY(names...)
+	p.Y.Padding = vg.Points(50) // a viewer's font may be wider than the one that was measured
+	p.X.Tick.Marker = wholeTicks{}
 	return p.Save(width, height, file)
 }
 
@@ -109,6 +127,7 @@ func latency(all *report.Report, file string) error {
 	if err := plotutil.AddLinePoints(p, lines...); err != nil {
 		return err
 	}
+	p.Y.Max *= legendRoom
 	return p.Save(width, height, file)
 }
 
@@ -116,7 +135,12 @@ func latency(all *report.Report, file string) error {
 func growth(dimension string, all []report.Point, file string) error {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = "Cost of a check", dimension, "CPU µs"
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.X.Scale = plot.LogScale{}
+	var ticks plot.ConstantTicks // just what was measured
+	for _, point := range all {
+		ticks = append(ticks, plot.Tick{Value: float64(point.Size), Label: strconv.Itoa(point.Size)})
+	}
+	p.X.Tick.Marker, p.Y.Tick.Marker = ticks, wholeTicks{}
 	p.Y.Min, p.Legend.Top, p.Legend.Left = 0, true, true
 	var lines []any
 	for _, process := range []struct {
@@ -135,5 +159,7 @@ func growth(dimension string, all []report.Point, file string) error {
 	if err := plotutil.AddLinePoints(p, lines...); err != nil {
 		return err
 	}
+	p.X.Max *= 1.2 // room for the last label
+	p.Y.Max *= legendRoom
 	return p.Save(width, height, file)
 }

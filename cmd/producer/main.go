@@ -12,6 +12,7 @@ import (
 
 type cli struct {
 	settings.File
+	settings.Tools
 	Check    checkCommand    `cmd:"" help:"Send one check, wait for its result and print it. Exit code 0: allowed, 3: denied, 1: error, 4: no answer in time."`
 	Send     sendCommand     `cmd:"" help:"Send check requests, one per line of JSON."`
 	Command  commandCommand  `cmd:"" help:"Send one command, wait for its result and print it."`
@@ -41,6 +42,7 @@ Examples:
   producer attach --customer acme --plan pro
   producer balances --customer acme
   producer tail usage --customer acme
+  producer import customers.csv
   producer load --rate 1000 --duration 10s`
 
 func main() {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/willabides/kongplete"
 )
 
 // EnvPrefix begins the environment variable of every flag.
@@ -75,6 +76,7 @@ func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error
 	if err != nil {
 		return nil, err
 	}
+	kongplete.Complete(parser) // ends the program where a shell asks
 	ctx, err := parser.Parse(args)
 	if err != nil {
 		unparsed.Add("%v", err)
