@@ -5,7 +5,7 @@ SHELL := bash
 KAFKA_PORT ?= 19092
 REDIS_PORT ?= 16379
 FUZZ_TIME ?= 10s
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.9.0
 COMPOSE := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
 
@@ -22,11 +22,10 @@ build: ## Build both programs into bin/, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/worker ./cmd/producer
 
 .PHONY: check
-check: ## Format, vet, staticcheck, tidiness, the compose file
+check: ## Format, linters (.golangci.yaml), tidiness, the compose file
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):"; echo "$$unformatted"; exit 1; fi
 	go mod tidy -diff
-	go vet ./... && go vet -tags bench,chaos,real ./bench/... ./test/...
-	go run $(STATICCHECK) -tags bench,chaos,real ./...
+	go run $(GOLANGCI) run ./...
 	go run $(COMPOSE) docker-compose.yml > /dev/null
 
 .PHONY: test

@@ -27,9 +27,15 @@ func (w watched) Checked(result *wire.Result) {
 	w.feed.Checked(result)
 }
 
-// console is the worker's page, nil where it is off, and who observes the engine.
-func (s *serving) console(w *worker) (engine.Observer, http.Handler) {
-	if !s.Console {
+// pageFlags are the settings of the worker's page.
+type pageFlags struct {
+	Console      bool `default:"${console}" negatable:"" group:"General" help:"Serve a page at / that shows decisions and customers' balances to whoever can reach the address."`
+	ConsoleWrite bool `default:"${console}" negatable:"" group:"General" help:"Let that page send checks, too."`
+}
+
+// serve makes the worker's page, nil where it is off, and who observes the engine.
+func (p pageFlags) serve(w *worker, topics engine.Topics) (engine.Observer, http.Handler) {
+	if !p.Console {
 		return w.metrics, nil
 	}
 	feed := &console.Feed{}
@@ -44,8 +50,8 @@ func (s *serving) console(w *worker) (engine.Observer, http.Handler) {
 		},
 		Customer: func(ctx context.Context, customerID string) ([]byte, error) { return w.engine.Inspect(ctx, customerID) },
 	}
-	if s.ConsoleWrite {
-		topics, asking := s.Topics.Names(), client.New(w.broker, w.logger)
+	if p.ConsoleWrite {
+		asking := client.New(w.broker, w.logger)
 		options.Check = func(ctx context.Context, request []byte) ([]byte, time.Duration, error) {
 			customer := gjson.GetBytes(request, "customer_id")
 			if !gjson.ValidBytes(request) || customer.Type != gjson.String || customer.Str == "" {

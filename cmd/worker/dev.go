@@ -27,7 +27,8 @@ type devCommand struct {
 	DevRedisAddr string `default:"127.0.0.1:6379" group:"Dev" help:"Loopback address of the embedded Redis."`
 	Once         bool   `group:"Dev" help:"Exit after the demo: 0 where every decision was the expected one."`
 	Catalog      string `placeholder:"FILE" group:"Deciding" help:"Another catalogue than the example; then there are no demo customers and no demo."`
-	serving      `embed:"" set:"log_level=warn" set:"console=true"`
+	serving      `embed:"" set:"log_level=warn"`
+	pageFlags    `embed:"" set:"console=true"`
 
 	rules *balance.Catalog
 	addr  string // of the embedded Kafka
@@ -77,7 +78,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 	}
 	redisClient := (&settings.Redis{Addrs: []string{redisServer.Addr}}).Client()
 	defer redisClient.Close()
-	w, err := c.newWorker(broker, redisClient, store.Options{Prefix: "tollgate:"}, c.rules, logger)
+	w, err := c.newWorker(broker, redisClient, store.Options{Prefix: "tollgate:"}, c.rules, c.pageFlags, logger)
 	if err != nil {
 		return err
 	}

@@ -15,10 +15,11 @@ import (
 )
 
 type runCommand struct {
-	Kafka   settings.Kafka `embed:"" prefix:"kafka-" group:"Kafka"`
-	Redis   settings.Redis `embed:"" prefix:"redis-" group:"Redis"`
-	Catalog string         `placeholder:"FILE" group:"Deciding" help:"Catalogue of features and plans (YAML); read again on SIGHUP and when it changes."`
-	serving `embed:"" set:"log_level=info" set:"console=false"`
+	Kafka     settings.Kafka `embed:"" prefix:"kafka-" group:"Kafka"`
+	Redis     settings.Redis `embed:"" prefix:"redis-" group:"Redis"`
+	Catalog   string         `placeholder:"FILE" group:"Deciding" help:"Catalogue of features and plans (YAML); read again on SIGHUP and when it changes."`
+	serving   `embed:"" set:"log_level=info"`
+	pageFlags `embed:"" set:"console=false"`
 
 	rules *balance.Catalog
 }
@@ -80,7 +81,7 @@ func (c *runCommand) Run(ctx context.Context) error {
 	}
 	client := c.Redis.Client()
 	defer client.Close()
-	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, logger)
+	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, c.pageFlags, logger)
 	if err != nil {
 		return err
 	}

@@ -38,11 +38,9 @@ type serving struct {
 	ClockOffset       time.Duration `hidden:"" help:"Added to the clock: for tests of workers whose clocks differ."`
 	ShutdownTimeout   time.Duration `default:"10s" group:"Deciding" help:"Bounds the finishing of what is in hand, at SIGTERM and when partitions move."`
 
-	HTTPAddr     string       `name:"http-addr" default:"127.0.0.1:8080" group:"General" help:"Address of /metrics, /healthz and /readyz."`
-	Console      bool         `default:"${console}" negatable:"" group:"General" help:"Serve a page at / that shows decisions and customers' balances to whoever can reach the address."`
-	ConsoleWrite bool         `default:"${console}" negatable:"" group:"General" help:"Let that page send checks, too."`
-	Pprof        bool         `group:"General" help:"Serve /debug/pprof, too."`
-	Log          settings.Log `embed:"" prefix:"log-" group:"General"`
+	HTTPAddr string       `name:"http-addr" default:"127.0.0.1:8080" group:"General" help:"Address of /metrics, /healthz and /readyz."`
+	Pprof    bool         `group:"General" help:"Serve /debug/pprof, too."`
+	Log      settings.Log `embed:"" prefix:"log-" group:"General"`
 }
 
 const (
@@ -104,7 +102,7 @@ type worker struct {
 
 // newWorker puts a worker together. Nothing is connected yet, but its HTTP address
 // is taken.
-func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, options store.Options, rules *balance.Catalog, logger *slog.Logger) (*worker, error) {
+func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, options store.Options, rules *balance.Catalog, page pageFlags, logger *slog.Logger) (*worker, error) {
 	w := &worker{broker: broker, redis: client, logger: logger, metrics: ops.NewMetrics()}
 	topics := s.Topics.Names()
 	w.topics = slices.Concat(topics.All(), s.ReplyTopics)
@@ -114,7 +112,7 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 	if w.store, err = store.New(client, options); err != nil {
 		return nil, err
 	}
-	observer, page := s.console(w)
+	observer, handler := page.serve(w, topics)
 	w.engine = engine.New(w.store, rules, engine.Options{
 		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow,
 		Clock: func() time.Time { return time.Now().Add(s.ClockOffset) },
@@ -125,7 +123,7 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 		ExactlyOnce: s.ExactlyOnce,
 	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
 	w.http, err = ops.Listen(ops.HTTPOptions{
-		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: page,
+		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: handler,
 		Probes: []ops.Probe{
 			{Name: "kafka", Check: func(ctx context.Context) error { return stream.Reachable(ctx, broker) }},
 			{Name: "redis", Check: w.store.Ping},

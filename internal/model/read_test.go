@@ -2,6 +2,7 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"github.com/segmentio/kafka-go"
@@ -99,7 +100,7 @@ func readEvent(t *rapid.T, record kafka.Message) event {
 	sum := int64(0)
 	for _, d := range e.Data.Deductions {
 		n, err := balance.ParseUnits(string(d.Amount), balance.MaxPrecision-6)
-		if err != nil && err != balance.ErrOutOfRange {
+		if err != nil && !errors.Is(err, balance.ErrOutOfRange) {
 			t.Fatal(err)
 		}
 		sum += n

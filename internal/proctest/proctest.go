@@ -5,6 +5,7 @@ package proctest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -103,7 +104,7 @@ func RunWith(t testing.TB, env []string, stdin, name string, args ...string) Out
 	if ctx.Err() != nil {
 		t.Fatalf("%s %s did not end\n%s\n%s", name, strings.Join(args, " "), &stdout, &stderr)
 	}
-	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+	if exited := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exited) {
 		t.Fatal(err)
 	}
 	return Output{stdout.String(), stderr.String(), command.ProcessState.ExitCode()}
@@ -247,7 +248,7 @@ func (p *Process) AwaitReady(t testing.TB, httpAddr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runTimeout)
 	defer cancel()
-	last := "nothing"
+	var last string
 	for {
 		request, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+httpAddr+"/readyz", nil)
 		response, err := http.DefaultClient.Do(request)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -157,11 +156,10 @@ func Silent() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // Logger logs for the test, only where it runs verbosely.
 func Logger(t testing.TB) *slog.Logger {
-	out := io.Writer(io.Discard)
-	if testing.Verbose() {
-		out = t.Output()
+	if !testing.Verbose() {
+		return Silent()
 	}
-	return slog.New(slog.NewTextHandler(out, nil))
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
 // CreateTopics creates topics with so many partitions, and returns when every one of

@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 
 	"tollgate/internal/balance"
@@ -79,10 +80,10 @@ func AmountError(field, text string, feature *balance.Feature, err error) *balan
 		text = text[:mostShown] + "…"
 	}
 	code := balance.InvalidRequest
-	switch err {
-	case balance.ErrOutOfRange:
+	switch {
+	case errors.Is(err, balance.ErrOutOfRange):
 		code = balance.AmountOutOfRange
-	case balance.ErrTooPrecise:
+	case errors.Is(err, balance.ErrTooPrecise):
 		err = fmt.Errorf("it has more decimals than %s, whose precision is %d", feature.ID, feature.Precision)
 	}
 	return &balance.Error{Code: code, Message: fmt.Sprintf("%s %s: %v", field, text, err)}

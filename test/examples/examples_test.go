@@ -6,6 +6,7 @@ package examples
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +30,7 @@ func run(t *testing.T, kafkaAddr, where, name string, args ...string) (output st
 	command.Dir = filepath.Join(folder, where)
 	command.Env = append(os.Environ(), "KAFKA_BROKERS="+kafkaAddr)
 	text, err := command.CombinedOutput()
-	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+	if exited := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exited) {
 		t.Fatalf("%s: %v", name, err)
 	}
 	return string(text), command.ProcessState.ExitCode()
