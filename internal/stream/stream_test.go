@@ -215,6 +215,32 @@ func whatWasPublishedIsCommitted(s *setting) {
 	}
 }
 
+// TestAPartitionThatIsAddedIsConsumed, and what was sent to it before anybody noticed is, too.
+func TestAPartitionThatIsAddedIsConsumed(t *testing.T) {
+	s := newSetting(t)
+	s.send(0, 100)
+	e, _ := s.consumer()
+	e.await(t, 100)
+	response, err := s.broker.Client.CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{
+		Topics: []kafka.TopicPartitionsConfig{{Name: s.in, Count: partitions + 1}},
+	})
+	if err == nil {
+		err = response.Errors[s.in]
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A client of its own: the other knows the topic as it was.
+	late := stream.NewPublisher(servertest.BrokerAt(t, s.broker.Addresses[0]), servertest.Logger(t), &echo{})
+	if err := late.Publish(t.Context(), []kafka.Message{{Topic: s.in, Partition: partitions, Key: []byte("late"), Value: []byte("000100")}}, refuseNothing); err != nil {
+		t.Fatal(err)
+	}
+	e.await(t, 101)
+	if last := e.seen[len(e.seen)-1]; last.Partition != partitions || string(last.Key) != "late" {
+		t.Errorf("the last record is %s of partition %d", last.Key, last.Partition)
+	}
+}
+
 func TestPartitionsAreHandedOverInOrder(t *testing.T) {
 	eachDelivery(t, partitionsAreHandedOverInOrder)
 }

@@ -1,9 +1,8 @@
 -- Which pool (semantics). Candidates are pairs in a list, from a place on: a feature and
 -- the need in its units, the feature's own pool first, then the credit systems that cover
 -- it in the catalogue's order. A need of '!' does not fit: such a pool allows nothing.
---
--- Returns the pool with .need, .code and .allowed set; or nil and an error code where
--- there is no such customer or entity.
+
+-- Adds the fields of the customer that choose looks at.
 local function pool_fields(fields, entity, candidates, from)
   for i = from, #candidates, 2 do
     local feature, n = candidates[i], #fields
@@ -13,6 +12,9 @@ local function pool_fields(fields, entity, candidates, from)
   if entity ~= '' then fields[#fields + 1] = 'e' .. entity end
 end
 
+-- Returns the pool, with its need, code and whether it is allowed; or nil and an error code
+-- where there is no such customer or entity. raw are the values of those fields, from a place
+-- on, where the caller has read them.
 local function choose(entity, candidates, from, raw, raw_from)
   if not raw then
     local fields = {}

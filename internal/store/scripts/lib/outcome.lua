@@ -1,6 +1,6 @@
 -- The outcome of a step, values packed one after the other: whether it is there already, and
 -- recording it.
---
+
 -- Marks of an outcome: decided, or a repeat of an idempotency key's first request.
 local MARK = { decided = 0, repeated = 1 }
 

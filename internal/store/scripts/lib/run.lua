@@ -1,4 +1,5 @@
--- Takes the steps one after the other and returns their replies.
+-- The way through a script: its steps one after the other. decide returns the reply to the step
+-- at hand.
 local function each_step(decide)
   local FAILED = 0
   local replies, key = {}, 1

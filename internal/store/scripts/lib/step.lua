@@ -17,6 +17,7 @@
 -- generation, 0 where its turn has not come, {0, error} where the script failed.
 -- Invariant: the outcome is recorded in the same step as what it changed; records of one
 -- customer are applied in their order, whatever became of a call in the middle of a pipeline.
+
 -- (A global costs a look-up whenever it is used.)
 local call, pack, unpacked = redis.call, cmsgpack.pack, cmsgpack.unpack
 local min, max, match, tonumber, unpack = math.min, math.max, string.match, tonumber, unpack
