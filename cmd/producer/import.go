@@ -133,11 +133,15 @@ func (c *importCommand) send(ctx context.Context, sender *client.Client, source 
 			lines++
 		}
 		summary.Commands += len(records)
-		if err := sender.Send(ctx, records); err != nil {
+		if err := sender.Send(ctx, records); ctx.Err() != nil {
+			return errors.New("interrupted")
+		} else if err != nil {
 			return err
 		}
-		if missing := answers.wait(ctx, c.Timeout); missing > 0 {
-			return errors.Join(context.Cause(ctx), fmt.Errorf("%d commands have no result: %w", missing, client.ErrNoAnswer))
+		if missing := answers.wait(ctx, c.Timeout); ctx.Err() != nil {
+			return errors.New("interrupted")
+		} else if missing > 0 {
+			return fmt.Errorf("%d commands have no result: %w", missing, client.ErrNoAnswer)
 		}
 		if err := done.note(source); err != nil {
 			return err
