@@ -12,6 +12,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/segmentio/kafka-go"
 
+	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
 	"tollgate/internal/engine"
 	"tollgate/internal/ops"
@@ -25,15 +26,44 @@ type catalogCommand struct {
 }
 
 type catalogCheckCommand struct {
-	File string `arg:"" help:"The file."`
+	File   string `arg:"" help:"The file."`
+	Output string `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json."`
+}
+
+// checkedCatalog is what a check of a catalogue found.
+type checkedCatalog struct {
+	Valid    bool     `json:"valid"`
+	Version  string   `json:"version,omitempty"`
+	Features int      `json:"features"`
+	Plans    int      `json:"plans"`
+	Problems []string `json:"problems"`
 }
 
 func (c *catalogCheckCommand) Run() error {
 	rules, err := catalog.Load(c.File)
+	if c.Output == "json" {
+		return c.encode(rules, err)
+	}
 	if err != nil {
 		return err
 	}
 	fmt.Printf("%s is valid: %d features, %d plans, version %s\n", c.File, len(rules.Features), len(rules.Plans), rules.Version)
+	return nil
+}
+
+func (c *catalogCheckCommand) encode(rules *balance.Catalog, err error) error {
+	found := checkedCatalog{Valid: err == nil, Problems: []string{}}
+	if err == nil {
+		found.Version, found.Features, found.Plans = rules.Version, len(rules.Features), len(rules.Plans)
+	} else {
+		found.Problems = strings.Split(err.Error(), "\n")
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(found); err != nil {
+		return err
+	}
+	if !found.Valid {
+		return settings.ExitCode(1)
+	}
 	return nil
 }
 

@@ -263,6 +263,14 @@ func TestTheCatalogueCommandNamesEveryProblemWithItsLine(t *testing.T) {
 	if out := proctest.Run(t, nil, "worker", "catalog", "check", "../../deploy/catalog.yaml"); out.Code != 0 {
 		t.Errorf("the example is not valid:\n%s", out.Stderr)
 	}
+	for path, want := range map[string]checkedCatalog{file: {Problems: make([]string, 3)}, "../../deploy/catalog.yaml": {Valid: true, Features: 6, Plans: 5}} {
+		out := proctest.Run(t, nil, "worker", "catalog", "check", path, "-o", "json")
+		var got checkedCatalog
+		if err := json.Unmarshal([]byte(out.Stdout), &got); err != nil || got.Valid != want.Valid || got.Valid != (out.Code == 0) ||
+			got.Features != want.Features || got.Plans != want.Plans || len(got.Problems) < len(want.Problems) {
+			t.Errorf("%s: exit code %d, %v: %s%s", path, out.Code, err, out.Stdout, out.Stderr)
+		}
+	}
 }
 
 // kcat runs kcat and returns what it prints.
