@@ -115,12 +115,14 @@ func (c *importCommand) send(ctx context.Context, sender *client.Client, source 
 	for {
 		var records []kafka.Message
 		lines, more := 0, true
+		var unread error // the rest of the file cannot be read
 		for lines < importChunk && more {
 			var customer *importedCustomer
 			var err error
 			customer, more, err = source.next()
 			switch {
 			case !more:
+				unread = err
 			case err != nil:
 				summary.BadLines++
 				fmt.Fprintf(os.Stderr, "line %d: %v\n", source.line, err)
@@ -147,6 +149,9 @@ func (c *importCommand) send(ctx context.Context, sender *client.Client, source 
 			return err
 		}
 		_ = bar.Set64(source.read())
+		if unread != nil {
+			return unread
+		}
 		if !more {
 			return os.Remove(done.file)
 		}

@@ -81,6 +81,28 @@ func TestImportNamesWhatIsWrongWithALine(t *testing.T) {
 	}
 }
 
+// TestImportEndsAtALineThatCannotBeRead is a regression: it went on complaining of it for ever.
+func TestImportEndsAtALineThatCannotBeRead(t *testing.T) {
+	d := proctest.NewDeployment(t)
+	d.StartReady(t)
+	file := write(t, "customers.jsonl", `{"customer_id":"acme"}`+"\n"+strings.Repeat(" ", maxLineBytes+1)+"\n")
+	out := proctest.Run(t, nil, "producer", importFlags(d, file)...)
+	if out.Code != 1 || !strings.Contains(out.Stderr, "line 2: ") || !strings.Contains(out.Stderr, "stopped after line 1") {
+		t.Errorf("exit code %d, %s", out.Code, out.Stderr)
+	}
+}
+
+// TestImportBearsANullInALine is a regression: it panicked.
+func TestImportBearsANullInALine(t *testing.T) {
+	d := proctest.NewDeployment(t)
+	d.StartReady(t)
+	file := write(t, "customers.jsonl", `{"customer_id":"acme","plans":[null],"entities":[null],"grants":[null]}`+"\n"+`{"customer_id":"globex"} {}`+"\n")
+	out := proctest.Run(t, nil, "producer", importFlags(d, file)...)
+	if got := readImport(t, out); out.Code != 1 || got.Failed["invalid_request"] != 3 || got.BadLines != 1 || !strings.Contains(out.Stderr, "line 1: plan.attach: invalid_request: plan_id is missing") {
+		t.Errorf("exit code %d: %+v\n%s", out.Code, got, out.Stderr)
+	}
+}
+
 // TestImportGoesOnWhereItWasCutOff: no worker answers at first, so that the first run ends in
 // the middle.
 func TestImportGoesOnWhereItWasCutOff(t *testing.T) {

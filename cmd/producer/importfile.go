@@ -47,7 +47,13 @@ func unmarshalExactly(text []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	decoder.DisallowUnknownFields()
-	return decoder.Decode(into)
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if decoder.More() {
+		return errors.New("there is something behind the object")
+	}
+	return nil
 }
 
 // commands are what makes the customer, in their order.
@@ -72,7 +78,8 @@ func (c *importedCustomer) commands() []map[string]any {
 }
 
 func (c *importedCustomer) command(kind string, fields map[string]any) map[string]any {
-	command := maps.Clone(fields)
+	command := map[string]any{}
+	maps.Copy(command, fields) // which may be null
 	command["type"], command["customer_id"] = kind, c.CustomerID
 	return command
 }
@@ -139,8 +146,8 @@ func (s *source) scan() bool {
 	return true
 }
 
-// next reads the next customer. more is false at the end of the file, or where it cannot be
-// read on.
+// next reads the next customer. more is false at the end of the file, and with an error where
+// it cannot be read on.
 func (s *source) next() (customer *importedCustomer, more bool, err error) {
 	for s.scan() {
 		customer, err = s.parse(bytes.TrimSpace(s.scanner.Bytes()))
@@ -153,8 +160,7 @@ func (s *source) next() (customer *importedCustomer, more bool, err error) {
 		return customer, true, err
 	}
 	if err := s.scanner.Err(); err != nil {
-		s.line++
-		return nil, true, err
+		return nil, false, fmt.Errorf("line %d: %w", s.line+1, err)
 	}
 	return nil, false, nil
 }

@@ -66,19 +66,3 @@ func (p pageFlags) serve(w *worker, topics engine.Topics) (engine.Observer, http
 	}
 	return watched{w.metrics, feed}, console.Handler(options)
 }
-
-const evictionsEvery = 15 * time.Second
-
-// watchEvictions keeps the metric of evicted keys up to date until ctx ends.
-func (w *worker) watchEvictions(ctx context.Context) {
-	for {
-		if evicted, err := w.store.EvictedKeys(ctx); err == nil {
-			w.metrics.SetEvicted(evicted)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(evictionsEvery):
-		}
-	}
-}

@@ -222,6 +222,22 @@ func (w *worker) watch(ctx context.Context, path string, reload <-chan os.Signal
 	})
 }
 
+const evictionsEvery = 15 * time.Second
+
+// watchEvictions keeps the metric of evicted keys up to date until ctx ends.
+func (w *worker) watchEvictions(ctx context.Context) {
+	for {
+		if evicted, err := w.store.EvictedKeys(ctx); err == nil {
+			w.metrics.SetEvicted(evicted)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(evictionsEvery):
+		}
+	}
+}
+
 // take puts a catalogue in force.
 func (w *worker) take(ctx context.Context, next *balance.Catalog) error {
 	known, err := w.store.RegisterFeatures(ctx, next)

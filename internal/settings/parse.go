@@ -5,6 +5,7 @@ package settings
 
 import (
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -76,7 +77,9 @@ func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error
 	if err != nil {
 		return nil, err
 	}
-	kongplete.Complete(parser) // ends the program where a shell asks
+	if os.Getenv("COMP_LINE") != "" { // a shell asks
+		kongplete.Complete(parser) // ends the program
+	}
 	ctx, err := parser.Parse(args)
 	if err != nil {
 		unparsed.Add("%v", err)

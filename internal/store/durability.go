@@ -17,32 +17,36 @@ import (
 // Warnings says why Redis may lose what it holds: balances are the only copy
 // (operations: Redis must keep data). It asks every master of a Cluster.
 func (s *Store) Warnings(ctx context.Context) ([]string, error) {
-	cluster, ok := s.client.(*redis.ClusterClient)
-	if !ok {
-		return warningsOf(ctx, s.client)
-	}
 	var mutex sync.Mutex
 	var all []string
-	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+	err := s.eachMaster(ctx, func(ctx context.Context, master redis.Cmdable) error {
 		warnings, err := warningsOf(ctx, master)
 		mutex.Lock()
 		defer mutex.Unlock()
-		all = append(all, warnings...)
+		for _, warning := range warnings {
+			if !slices.Contains(all, warning) {
+				all = append(all, warning)
+			}
+		}
 		return err
 	})
-	slices.Sort(all)
-	return slices.Compact(all), err
+	return all, err
+}
+
+// eachMaster visits every master of a Cluster, at once, or the one server that there is.
+func (s *Store) eachMaster(ctx context.Context, visit func(ctx context.Context, master redis.Cmdable) error) error {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		return visit(ctx, s.client)
+	}
+	return cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error { return visit(ctx, master) })
 }
 
 // EvictedKeys is how many keys Redis has evicted since its start, all masters of a Cluster
 // together: balances that are gone.
 func (s *Store) EvictedKeys(ctx context.Context) (int64, error) {
-	cluster, ok := s.client.(*redis.ClusterClient)
-	if !ok {
-		return evictedKeys(ctx, s.client)
-	}
 	var sum atomic.Int64
-	err := cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error {
+	err := s.eachMaster(ctx, func(ctx context.Context, master redis.Cmdable) error {
 		evicted, err := evictedKeys(ctx, master)
 		sum.Add(evicted)
 		return err

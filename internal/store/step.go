@@ -72,9 +72,8 @@ func (s *Store) call(run *script, step Step, kind Kind, items *Items, rows, args
 	return call
 }
 
-// What the ledger keeps of a call: KEEP of scripts/lib/step.lua.
+// What the ledger keeps of a call, "" for nothing: KEEP of scripts/lib/step.lua.
 const (
-	keepNothing = ""
 	keepOutcome = "o"
 	keepTurn    = "t"
 )

@@ -111,10 +111,7 @@ type Reply struct {
 // be remembered.
 func (s *Store) Run(ctx context.Context, calls []Call) ([]Reply, error) {
 	replies := make([]Reply, len(calls))
-	pending := make([]int, len(calls))
-	for i := range calls {
-		pending[i] = i
-	}
+	pending := allOf(calls)
 	for len(pending) > 0 {
 		chain(calls, pending)
 		missing, early, err := s.runOnce(ctx, calls, pending, replies)
@@ -128,6 +125,15 @@ func (s *Store) Run(ctx context.Context, calls []Call) ([]Reply, error) {
 		slices.Sort(pending)
 	}
 	return replies, nil
+}
+
+// allOf are the places of calls.
+func allOf(calls []Call) []int {
+	places := make([]int, len(calls))
+	for i := range places {
+		places[i] = i
+	}
+	return places
 }
 
 // chain tells every pending call which one of the same customer must have had its
@@ -196,10 +202,7 @@ func fits(calls []Call, group []int, n int) bool {
 
 // Commands are what is sent to Redis for calls, for those who measure it.
 func (s *Store) Commands(calls []Call) [][]any {
-	pending := make([]int, len(calls))
-	for i := range calls {
-		pending[i] = i
-	}
+	pending := allOf(calls)
 	chain(calls, pending)
 	var commands [][]any
 	for _, group := range s.group(calls, pending) {
@@ -260,7 +263,7 @@ func (s *Store) runOnce(ctx context.Context, calls []Call, pending []int, replie
 	return missing, early, nil
 }
 
-// notYet is NOT_YET of scripts/lib/outcome.lua, failed is FAILED of scripts/lib/step.lua.
+// notYet is NOT_YET of scripts/lib/outcome.lua, failed is FAILED of scripts/lib/run.lua.
 const notYet, failed = int64(0), int64(0)
 
 // isScriptFailure tells an error that a script ran into from one of Redis around it,

@@ -162,6 +162,7 @@ func (f *flow) decide(generation, working context.Context, batches <-chan Batch,
 		select {
 		case outs <- decided{batch, out, span}:
 		case <-working.Done():
+			endSpan(span, context.Cause(working))
 			return context.Cause(working)
 		}
 		restless = true

@@ -7,6 +7,7 @@ package monitoring
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -100,9 +101,12 @@ func startPrometheus(t *testing.T, workerAddr string) *prometheus {
 // api asks Prometheus's HTTP API; ok is false while it does not answer.
 func (p *prometheus) api(path string, into any) (ok bool) {
 	p.Helper()
-	command := exec.Command("curl", "-s", "-f", "http://"+p.addr+"/api/v1/"+path)
-	body, err := command.Output()
-	return err == nil && json.Unmarshal(body, into) == nil
+	response, err := http.Get("http://" + p.addr + "/api/v1/" + path)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK && json.NewDecoder(response.Body).Decode(into) == nil
 }
 
 type samples struct {
