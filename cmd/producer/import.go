@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -87,15 +86,11 @@ func (c *importCommand) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listener, err := sender.Listen(ctx, c.Topics.CommandResults, false)
+	answers := &answers{awaited: newAwaited[int](), failed: map[string]int{}}
+	stop, err := listen(ctx, sender, c.Topics.CommandResults, answers.settle)
 	if err != nil {
 		return err
 	}
-	answers := &answers{pending: map[string]int{}, failed: map[string]int{}, changed: make(chan struct{}, 1)}
-	listening, stop := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { listener.Run(listening, answers.settle) })
-	defer running.Wait()
 	defer stop()
 
 	summary := &imported{Resumed: done.Lines}
@@ -176,66 +171,25 @@ func (c *importCommand) record(source *source, n int, command map[string]any, an
 	return request.Record()
 }
 
-// answers matches results with the commands that were sent.
+// answers tells what became of the commands that were sent.
 type answers struct {
-	mutex    sync.Mutex
-	pending  map[string]int // line, by request id
-	failed   map[string]int // by code
-	existing int
-	changed  chan struct{}
-}
-
-func (a *answers) expect(id string, line int) {
-	a.mutex.Lock()
-	defer a.mutex.Unlock()
-	a.pending[id] = line
+	*awaited[int]                // line of each
+	failed        map[string]int // by code
+	existing      int
 }
 
 func (a *answers) settle(record kafka.Message) {
-	id := client.RequestID(record.Headers)
-	a.mutex.Lock()
-	defer a.mutex.Unlock()
-	line, ours := a.pending[id]
-	if !ours {
-		return
-	}
-	delete(a.pending, id)
-	fields := gjson.GetManyBytes(record.Value, "ok", "type", "error.code", "error.message")
-	switch {
-	case fields[0].Bool():
-	case fields[2].Str == string(balance.Conflict): // the entity, or the grant, is there already
-		a.existing++
-	default:
-		a.failed[fields[2].Str]++
-		fmt.Fprintf(os.Stderr, "line %d: %s: %s: %s\n", line, fields[1].Str, fields[2].Str, fields[3].Str)
-	}
-	select {
-	case a.changed <- struct{}{}:
-	default:
-	}
-}
-
-// wait waits until every command has its result, or none has come for so long. It returns
-// how many are missing.
-func (a *answers) wait(ctx context.Context, patience time.Duration) int {
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for {
-		a.mutex.Lock()
-		missing := len(a.pending)
-		a.mutex.Unlock()
-		if missing == 0 {
-			return 0
+	a.awaited.settle(client.RequestID(record.Headers), func(line int) {
+		fields := gjson.GetManyBytes(record.Value, "ok", "type", "error.code", "error.message")
+		switch {
+		case fields[0].Bool():
+		case fields[2].Str == string(balance.Conflict): // the entity, or the grant, is there already
+			a.existing++
+		default:
+			a.failed[fields[2].Str]++
+			fmt.Fprintf(os.Stderr, "line %d: %s: %s: %s\n", line, fields[1].Str, fields[2].Str, fields[3].Str)
 		}
-		select {
-		case <-a.changed:
-			timer.Reset(patience)
-		case <-timer.C:
-			return missing
-		case <-ctx.Done():
-			return missing
-		}
-	}
+	})
 }
 
 func (c *importCommand) report(summary *imported) error {

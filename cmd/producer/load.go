@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -69,7 +70,8 @@ func (c *loadCommand) Run(ctx context.Context) error {
 			return err
 		}
 	}
-	results, stop, err := listen(ctx, sender, c.Topics.CheckResults)
+	results := newTally()
+	stop, err := listen(ctx, sender, c.Topics.CheckResults, results.settle)
 	if err != nil {
 		return err
 	}
@@ -87,20 +89,16 @@ func (c *loadCommand) Run(ctx context.Context) error {
 	})
 }
 
-// listen tallies the results on a topic until stop is called.
-func listen(ctx context.Context, reader *client.Client, topic string) (results *tally, stop func(), err error) {
+// listen gives the results that come on a topic to settle, one at a time, until stop is called.
+func listen(ctx context.Context, reader *client.Client, topic string, settle func(kafka.Message)) (stop func(), err error) {
 	listener, err := reader.Listen(ctx, topic, false)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	results = newTally()
 	listening, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		listener.Run(listening, results.settle)
-	}()
-	return results, func() { cancel(); <-done }, nil
+	var running sync.WaitGroup
+	running.Go(func() { listener.Run(listening, settle) })
+	return func() { cancel(); running.Wait() }, nil
 }
 
 // garbagePercent leaves the processor to the worker where both are on one machine.
@@ -200,7 +198,8 @@ func newPicker(customers int, skew float64) func() int {
 // prepare creates the customers, each with a grant; those that are there stay as
 // they are.
 func (c *loadCommand) prepare(ctx context.Context, sender *client.Client) error {
-	results, stop, err := listen(ctx, sender, c.Topics.CommandResults)
+	results := newTally()
+	stop, err := listen(ctx, sender, c.Topics.CommandResults, results.settle)
 	if err != nil {
 		return err
 	}

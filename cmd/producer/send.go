@@ -62,8 +62,8 @@ func (c *sendCommand) Run(ctx context.Context) error {
 	}
 	results := newTally()
 	if c.Wait {
-		var stop func()
-		if results, stop, err = listen(ctx, sender, c.Topics.CheckResults); err != nil {
+		stop, err := listen(ctx, sender, c.Topics.CheckResults, results.settle)
+		if err != nil {
 			return err
 		}
 		defer stop()

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -16,51 +14,30 @@ import (
 	"tollgate/internal/terminal"
 )
 
-// tally matches results with the requests that were sent.
+// tally counts results and how long they took.
 type tally struct {
-	mutex    sync.Mutex
-	pending  map[string]time.Time // when each request was due
-	codes    map[string]int
-	latency  *hdrhistogram.Histogram // µs
-	answered int
-	last     time.Time // that a result came
-	changed  chan struct{}
+	*awaited[time.Time] // when each request was due
+	codes               map[string]int
+	latency             *hdrhistogram.Histogram // µs
+	answered            int
 }
 
 const maxLatency = time.Hour
 
 func newTally() *tally {
 	return &tally{
-		pending: map[string]time.Time{}, codes: map[string]int{},
-		latency: hdrhistogram.New(1, maxLatency.Microseconds(), 3), changed: make(chan struct{}, 1),
+		awaited: newAwaited[time.Time](), codes: map[string]int{}, latency: hdrhistogram.New(1, maxLatency.Microseconds(), 3),
 	}
-}
-
-// expect notes requests before they are sent.
-func (t *tally) expect(id string, due time.Time) {
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	t.pending[id] = due
 }
 
 // settle notes a result; results of others, and repeats, do not count.
 func (t *tally) settle(record kafka.Message) {
-	now, id := time.Now(), client.RequestID(record.Headers)
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	due, ours := t.pending[id]
-	if !ours {
-		return
-	}
-	delete(t.pending, id)
-	t.codes[code(record.Value)]++
-	t.answered++
-	t.last = now
-	_ = t.latency.RecordValue(max(1, now.Sub(due).Microseconds()))
-	select {
-	case t.changed <- struct{}{}:
-	default:
-	}
+	now := time.Now()
+	t.awaited.settle(client.RequestID(record.Headers), func(due time.Time) {
+		t.codes[code(record.Value)]++
+		t.answered++
+		_ = t.latency.RecordValue(max(1, now.Sub(due).Microseconds()))
+	})
 }
 
 // code is that of a check's result, and of a command's that failed; else ok. It is as fast as
@@ -73,30 +50,6 @@ func code(result []byte) string {
 		return code.Str
 	}
 	return "ok"
-}
-
-// wait waits until every request has its result, or none has come for so long. It
-// returns how many are missing.
-func (t *tally) wait(ctx context.Context, patience time.Duration) int {
-	began := time.Now()
-	for {
-		t.mutex.Lock()
-		missing, last := len(t.pending), t.last
-		t.mutex.Unlock()
-		if last.Before(began) {
-			last = began
-		}
-		left := time.Until(last.Add(patience))
-		if missing == 0 || left <= 0 {
-			return missing
-		}
-		select {
-		case <-ctx.Done():
-			return missing
-		case <-t.changed:
-		case <-time.After(left):
-		}
-	}
 }
 
 // count is how many results have come.
