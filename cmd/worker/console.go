@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/tidwall/gjson"
 
 	"tollgate/internal/client"
 	"tollgate/internal/console"
@@ -53,12 +52,12 @@ func (p pageFlags) serve(w *worker, topics engine.Topics) (engine.Observer, http
 	if p.ConsoleWrite {
 		asking := client.New(w.broker, w.logger)
 		options.Check = func(ctx context.Context, request []byte) ([]byte, time.Duration, error) {
-			customer := gjson.GetBytes(request, "customer_id")
-			if !gjson.ValidBytes(request) || customer.Type != gjson.String || customer.Str == "" {
-				return nil, 0, errors.New("a check needs a customer_id")
+			check, err := wire.DecodeCheck(request)
+			if unreadable := (*wire.Unreadable)(nil); errors.As(err, &unreadable) { // any other error is for the worker to answer
+				return nil, 0, err
 			}
 			answer, err := asking.Ask(ctx, client.Request{
-				Topic: topics.Checks, CustomerID: customer.Str, Value: request,
+				Topic: topics.Checks, CustomerID: check.CustomerID, Value: request,
 				Headers: []kafka.Header{client.Header(wire.HeaderRequestID, client.NewRequestID())},
 			}, topics.CheckResults)
 			return answer.Record.Value, answer.Took, err

@@ -6,11 +6,9 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
-	"tollgate/internal/ops"
 	"tollgate/internal/settings"
 )
 
@@ -44,8 +42,6 @@ func loadCatalog(path string, problems *settings.Problems) *balance.Catalog {
 	return rules
 }
 
-const tracesTimeout = 5 * time.Second
-
 const (
 	garbagePercent = 1000
 	memoryBytes    = 160 << 20
@@ -66,19 +62,6 @@ func collectLess() {
 func (c *runCommand) Run(ctx context.Context) error {
 	collectLess()
 	logger := c.Log.Logger(os.Stderr)
-	if ops.TracingWanted() {
-		stop, err := ops.StartTracing(ctx)
-		if err != nil {
-			return err
-		}
-		defer func() {
-			ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracesTimeout)
-			defer cancel()
-			if err := stop(ending); err != nil {
-				logger.Warn("the last spans could not be sent", "error", err)
-			}
-		}()
-	}
 	client := c.Redis.Client()
 	defer client.Close()
 	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, c.pageFlags, logger)

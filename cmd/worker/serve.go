@@ -143,6 +143,11 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 
 // serve works until ctx ends, and then until what is in hand is finished.
 func (w *worker) serve(ctx context.Context) error {
+	endTracing, err := w.startTracing(ctx)
+	if err != nil {
+		return err
+	}
+	defer endTracing()
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.http.Serve(serving) })
@@ -220,6 +225,26 @@ func (w *worker) watch(ctx context.Context, path string, reload <-chan os.Signal
 	catalog.Watch(ctx, path, w.engine.Catalog().Version, catalogPoll, reload, w.logger, func(next *balance.Catalog) error {
 		return w.take(ctx, next)
 	})
+}
+
+const tracesTimeout = 5 * time.Second
+
+// startTracing has spans sent where the environment asks for it. end sends those that are left.
+func (w *worker) startTracing(ctx context.Context) (end func(), err error) {
+	if !ops.TracingWanted() {
+		return func() {}, nil
+	}
+	stop, err := ops.StartTracing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracesTimeout)
+		defer cancel()
+		if err := stop(ending); err != nil {
+			w.logger.Warn("the last spans could not be sent", "error", err)
+		}
+	}, nil
 }
 
 const evictionsEvery = 15 * time.Second

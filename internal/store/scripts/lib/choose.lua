@@ -19,7 +19,7 @@ local function choose(entity, candidates, from, raw, raw_from)
   if not raw then
     local fields = {}
     pool_fields(fields, entity, candidates, from)
-    raw, raw_from = call('HMGET', customer, unpack(fields)), 1
+    raw, raw_from = read(fields), 1
   end
   local found = false
   for i = raw_from, #raw do found = found or raw[i] end
