@@ -66,6 +66,10 @@ bench: ## Measure throughput, cost, latency and growth, with plots (an hour)
 bench-guard: ## Fail where the worker's share of what Redis allows has fallen by a fifth
 	go test -count=1 -tags bench -short -v -timeout 10m ./bench | grep -vE '^\s+time='
 
+.PHONY: bench-cost
+bench-cost: ## Measure Redis's CPU per check, with BASE=COMMIT against another commit in turns
+	@$(if $(BASE),go run ./bench/cost/compare -base $(BASE) -- $(COST_FLAGS),go test -count=1 -tags bench -v -timeout 60m ./bench/cost $(COST_FLAGS) | grep -E '^(cost:|ok|FAIL| +[a-z_]+\.go:)')
+
 .PHONY: console
 console: ## Look at the worker's page in a real Chromium (screenshots: SHOTS=DIR)
 	go test -count=1 -tags real -v -timeout 10m ./test/console $(if $(SHOTS),-shots $(abspath $(SHOTS))) | grep -vE '^\s+time='

@@ -38,7 +38,6 @@ func throughput(r *rig, into *report.Report) {
 		worker("send_event, --exactly-once", sendEvent, "--exactly-once")
 		event := into.Workers[sendEvent.name].Median
 		ceiling(report.Bare, r.bare())
-		ceiling(report.RedisBenchmark, r.redisBenchmark())
 		ceiling(report.Copy, r.copyRecords(int(event.ResultBytes), int(event.EventBytes)))
 		ceiling(report.Naive, r.naive())
 	}

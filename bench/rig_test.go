@@ -131,7 +131,7 @@ type bench struct {
 	store  *store.Store
 	client *client.Client
 	offset int64
-	// now and committed are those of all steps that are taken together.
+	// All steps are taken as of now, and with the same committed offset.
 	now       time.Time
 	committed int64
 }
@@ -165,9 +165,9 @@ func customerName(n int) string { return fmt.Sprintf("customer-%d", n) }
 func (b *bench) step(customer int) store.Step {
 	b.offset++
 	return store.Step{
-		Now: b.now, Customer: customerName(customer), Remember: true, Origin: store.Origin{
-			Source: store.Source("bench", b.topics.Checks, customer%partitions), Offset: b.offset,
-			TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: b.committed,
+		Customer: customerName(customer), Remember: true, Origin: store.Origin{
+			Source: store.Source("bench", b.topics.Checks, customer%partitions, ""), Offset: b.offset,
+			TimestampMs: time.Now().UnixMilli(), Committed: b.committed,
 		},
 	}
 }
@@ -177,7 +177,7 @@ func (b *bench) run(calls []store.Call) {
 	b.Helper()
 	for len(calls) > 0 {
 		n := min(len(calls), pipeline)
-		replies, err := b.store.Run(b.Context(), calls[:n])
+		replies, err := b.store.Run(b.Context(), b.now, calls[:n])
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func (b *bench) provisionAs(customers int, name func(n int) string) {
 			put, attach := b.step(n), b.step(n)
 			put.Customer, attach.Customer = name(n), name(n)
 			calls = append(calls, b.store.CustomerPut(put, b.items, "", "", ""),
-				b.store.PlanAttach(attach, b.items, "", b.catalog.Plan("pro"), nil, time.Now()))
+				b.store.PlanAttach(attach, b.items, b.catalog.Plan("pro"), nil, time.Time{}, 0))
 		}
 		b.run(calls)
 		b.forget(calls)

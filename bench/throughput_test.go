@@ -3,20 +3,13 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os/exec"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
@@ -74,9 +67,11 @@ func withEntities(b *bench, customers int) {
 func (b *bench) addEntities(customers, each int) {
 	b.Helper()
 	for customer := range customers {
-		calls := []store.Call{b.store.PlanAttach(b.step(customer), b.items, "", b.catalog.Plan("team"), nil, time.Now())}
+		calls := []store.Call{b.store.PlanAttach(b.step(customer), b.items, b.catalog.Plan("team"), nil, time.Time{}, 0)}
 		for n := range each {
-			calls = append(calls, b.store.EntityCreate(b.step(customer), b.items, fmt.Sprintf("seat-%d", n), "seats", "", []store.Need{{FeatureID: "seats", Units: 1}}))
+			step := b.step(customer)
+			step.Entity = fmt.Sprintf("seat-%d", n)
+			calls = append(calls, b.store.EntityCreate(step, b.items, "seats", "", []store.Need{{FeatureID: "seats", Units: 1}}))
 		}
 		b.run(calls)
 		b.forget(calls[:1])
@@ -225,7 +220,7 @@ func (r *rig) bare() float64 {
 	pipelines := make([][][][]any, partitions)
 	for partition := range pipelines {
 		for range *checks / partitions / pipeline {
-			pipelines[partition] = append(pipelines[partition], b.store.Commands(b.calls(pipeline, partition)))
+			pipelines[partition] = append(pipelines[partition], b.store.Commands(b.now, b.calls(pipeline, partition)))
 		}
 	}
 	b.loadScript()
@@ -258,52 +253,6 @@ func (b *bench) loadScript() {
 		b.Fatal(err)
 	}
 }
-
-// redisBenchmark measures the same script through redis-benchmark, the same customers over
-// and over, with a record of its own for each check.
-func (r *rig) redisBenchmark() float64 {
-	r.Helper()
-	b, end := r.newBench(partitions)
-	defer end()
-	b.provision(customers)
-	b.offset = placeholderOffset
-	calls := b.calls(pipeline, 0)
-	command := b.store.Commands(calls)[0]
-	steps := (len(command) - 4) / 3
-	script := redis.NewScript(withZeros + calls[0].Script())
-	if err := script.Load(b.Context(), b.redis.Client).Err(); err != nil {
-		b.Fatal(err)
-	}
-	args := []string{"-p", realtest.Port(r.redis.Addr), "-n", strconv.Itoa(*checks / steps), "-c", strconv.Itoa(partitions), "-P", "4", "-r", "1000000000", "-q", "-x"}
-	for _, arg := range command[:len(command)-1] {
-		if text, ok := arg.(*string); ok {
-			arg = *text
-		}
-		args = append(args, fmt.Sprint(arg))
-	}
-	args[slices.Index(args, "evalsha")+1] = script.Hash()
-	packed := regexp.MustCompile(placeholderDigits).ReplaceAll(command[len(command)-1].([]byte), []byte("__rand_int__"))
-	benchmark := exec.Command("redis-benchmark", args...)
-	benchmark.Stdin = bytes.NewReader(bytes.ReplaceAll(packed, []byte{0}, []byte("\xfez")))
-	output, err := benchmark.CombinedOutput()
-	if err != nil {
-		r.Fatalf("redis-benchmark: %v\n%s", err, output)
-	}
-	found := regexp.MustCompile(`([\d.]+) requests per second`).FindAllStringSubmatch(strings.ReplaceAll(string(output), "\r", "\n"), -1)
-	if found == nil {
-		r.Fatalf("redis-benchmark says:\n%s", output)
-	}
-	perSecond, _ := strconv.ParseFloat(found[len(found)-1][1], 64)
-	return perSecond * float64(steps)
-}
-
-// Offsets as long as the word that redis-benchmark puts random numbers in the place of.
-const (
-	placeholderOffset = 777_777_000_000
-	placeholderDigits = `777777\d{6}`
-	// withZeros goes before the script: redis-benchmark takes no argument with a zero byte.
-	withZeros = "local ARGV = { (string.gsub(ARGV[1], '\\254z', '\\0')) }\n"
-)
 
 // copier makes two records of one, as large as a result and an event, without deciding
 // anything.
@@ -380,7 +329,7 @@ func (r *rig) naive() float64 {
 		if i == 0 {
 			began = time.Now()
 		}
-		replies, err := r.redis.Client.Do(b.Context(), b.store.Commands(calls[i : i+1])[0]...).StringSlice()
+		replies, err := r.redis.Client.Do(b.Context(), b.store.Commands(b.now, calls[i:i+1])[0]...).StringSlice()
 		if err != nil {
 			r.Fatal(err)
 		}

@@ -23,10 +23,9 @@ type Report struct {
 
 // The ceilings, and the naive way.
 const (
-	Bare           = "bare go-redis pipeline, same script"
-	RedisBenchmark = "redis-benchmark, same script"
-	Copy           = "Kafka copied to two topics, nothing decided"
-	Naive          = "naive: one at a time"
+	Bare  = "bare go-redis pipeline, same script"
+	Copy  = "Kafka copied to two topics, nothing decided"
+	Naive = "naive: one at a time"
 )
 
 // Spread is what several rounds gave.
@@ -112,7 +111,7 @@ func (report *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n\n", report.Machine)
 	bare := report.Ceilings[Bare].Median
 	t := newTable(w, "checks per second", "median", "least", "most", "of bare")
-	for _, name := range []string{RedisBenchmark, Bare, Copy, Naive} {
+	for _, name := range []string{Bare, Copy, Naive} {
 		s := report.Ceilings[name]
 		if len(s.Rounds) == 0 {
 			continue // a run that failed early

@@ -31,9 +31,10 @@ var allowed = map[string][]string{
 	"internal/client":   {"internal/stream", "internal/wire"},
 	"internal/settings": {"internal/store", "internal/stream", "internal/wire"},
 	// For measuring.
-	"bench/report": {},
-	"bench/plot":   {"bench/report"},
-	"bench/broker": {"internal/embedded"},
+	"bench/report":       {},
+	"bench/plot":         {"bench/report"},
+	"bench/broker":       {"internal/embedded"},
+	"bench/cost/compare": {},
 	// For tests.
 	"internal/servertest": {"internal/embedded", "internal/stream"},
 	"internal/realtest":   {"internal/proctest"},

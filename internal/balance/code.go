@@ -26,6 +26,8 @@ const (
 	AmountOutOfRange     Code = "amount_out_of_range"
 	ReplyTopicNotAllowed Code = "reply_topic_not_allowed"
 	DeadlineExceeded     Code = "deadline_exceeded"
+	IdempotencyConflict  Code = "idempotency_conflict"
+	TooManyBalances      Code = "too_many_balances"
 	PlanNotFound         Code = "plan_not_found"
 	BalanceNotFound      Code = "balance_not_found"
 	Conflict             Code = "conflict"
@@ -38,7 +40,7 @@ const (
 var Codes = []Code{
 	Included, Overage, Unlimited, Flagged, NotEntitled, InsufficientFunds, MaxPurchaseReached,
 	InvalidRequest, CustomerNotFound, FeatureNotFound, EntityNotFound, FlagNotConsumable, AmountOutOfRange, ReplyTopicNotAllowed,
-	DeadlineExceeded, PlanNotFound, BalanceNotFound, Conflict, InternalError,
+	DeadlineExceeded, IdempotencyConflict, TooManyBalances, PlanNotFound, BalanceNotFound, Conflict, InternalError,
 }
 
 // Allowed says whether the code of a decision lets the customer pass.
@@ -77,19 +79,21 @@ func ParseError(text string) *Error {
 }
 
 var explanations = map[Code]string{
-	NotEntitled:        "the customer has no balance of this feature; attach a plan that includes it or grant a balance",
-	InsufficientFunds:  "not enough is left",
-	MaxPurchaseReached: "the overage would pass its max_purchase",
-	CustomerNotFound:   "no such customer; create it with customer.put",
-	FeatureNotFound:    "the catalogue has no such feature",
-	EntityNotFound:     "the customer has no such entity; create it with entity.create",
-	FlagNotConsumable:  "a boolean feature cannot be consumed; leave send_event and lock out",
-	AmountOutOfRange:   "the amount, or the balance it would make, does not fit",
-	DeadlineExceeded:   "its expires-at had passed when it was read",
-	PlanNotFound:       "no such plan, or it is not attached",
-	BalanceNotFound:    "no such balance",
-	InternalError:      "it could not be decided; the record is in the dead-letter topic",
-	Conflict:           "it exists already, or differs from what is there",
+	NotEntitled:         "the customer has no balance of this feature; attach a plan that includes it or grant a balance",
+	InsufficientFunds:   "not enough is left",
+	MaxPurchaseReached:  "the overage would pass its max_purchase",
+	CustomerNotFound:    "no such customer; create it with customer.put",
+	FeatureNotFound:     "the catalogue has no such feature",
+	EntityNotFound:      "the customer has no such entity; create it with entity.create",
+	FlagNotConsumable:   "a boolean feature cannot be consumed; leave send_event and lock out",
+	AmountOutOfRange:    "the amount, or the balance it would make, does not fit",
+	DeadlineExceeded:    "its expires-at had passed when it was decided",
+	IdempotencyConflict: "the idempotency key belongs to another question of this customer; use a new key",
+	TooManyBalances:     "there are 1,000 balances of this feature already; let some expire, or raise one with balance.update",
+	PlanNotFound:        "no such plan, or it is not attached",
+	BalanceNotFound:     "no such balance",
+	InternalError:       "it could not be decided; the record is in the dead-letter topic",
+	Conflict:            "it exists already, or differs from what is there",
 }
 
 // NewError makes an error of a code that explains itself.

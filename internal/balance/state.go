@@ -22,9 +22,20 @@ const (
 // the store.
 var Kinds = []Kind{KindRollover, KindIncluded, KindPrepaid, KindOverage, KindUnlimited}
 
-// RolledOver is what lives on of an earlier period.
+// RolloverRun is what lives on of earlier periods: N rollovers that expire one after the other.
+type RolloverRun struct {
+	Held, Each int64 // units that the first, and each of the others, held when the period began
+	N          int64
+	Taken      int64 // units consumed in this period, from the first rollover on
+	ExpiresAt  int64 // Unix ms, when the first expires; 0: never
+	StepMs     int64 // from one expiry to the next
+}
+
+// Remaining is what is left of the rollovers.
+func (r *RolloverRun) Remaining() int64 { return r.Held + (r.N-1)*r.Each - r.Taken }
+
+// RolledOver is what is left of one earlier period.
 type RolledOver struct {
-	Held      int64 // units when the period began
 	Remaining int64 // units
 	ExpiresAt int64 // Unix ms, 0: never
 }
@@ -53,7 +64,7 @@ type Balance struct {
 	PrepaidLeft    int64
 	Over           int64
 	FromRollovers  int64
-	Rollovers      []RolledOver
+	Rollovers      []RolloverRun
 }
 
 // ID is the balance's id: <plan>/<feature>, #n for the second and later items of
@@ -78,8 +89,8 @@ func (b *Balance) Granted() int64 { return b.Included + b.Prepaid }
 // Remaining is what is left, rollovers included.
 func (b *Balance) Remaining() int64 {
 	left := b.IncludedLeft + b.PrepaidLeft
-	for _, r := range b.Rollovers {
-		left += r.Remaining
+	for i := range b.Rollovers {
+		left += b.Rollovers[i].Remaining()
 	}
 	return left
 }
@@ -99,17 +110,47 @@ type Deduction struct {
 // Pool is what a check could draw from, in deduction order, after the decision.
 type Pool struct {
 	FeatureID string
-	Balances  []Balance
+	Balances  []Balance // the first of them
+	// Totals are what all balances add up to, nil where Balances are all.
+	Totals *Totals
+}
+
+// Totals are what the balances of a pool add up to. Amounts are units.
+type Totals struct {
+	Granted, Remaining, Usage int64
+	Unlimited, OverageAllowed bool
+	MaxPurchase               int64 // Unbounded where one of them has no bound, or none allows overage
+	NextResetAt               int64 // Unix ms, 0: never
+}
+
+// Sum adds the balances of the pool up.
+func (p *Pool) Sum() Totals {
+	if p.Totals != nil {
+		return *p.Totals
+	}
+	var t Totals
+	bounded := true
+	for i := range p.Balances {
+		b := &p.Balances[i]
+		t.Granted, t.Remaining, t.Usage = t.Granted+b.Granted(), t.Remaining+b.Remaining(), t.Usage+b.Usage()
+		t.Unlimited = t.Unlimited || b.Unlimited
+		if b.OverageAllowed {
+			t.OverageAllowed = true
+			bounded = bounded && b.MaxPurchase != Unbounded
+			t.MaxPurchase += b.MaxPurchase
+		}
+		if b.ResetsAt > 0 && (t.NextResetAt == 0 || b.ResetsAt < t.NextResetAt) {
+			t.NextResetAt = b.ResetsAt
+		}
+	}
+	if !bounded || !t.OverageAllowed {
+		t.MaxPurchase = Unbounded
+	}
+	return t
 }
 
 // Remaining is what is left in the pool.
-func (p *Pool) Remaining() int64 {
-	var left int64
-	for i := range p.Balances {
-		left += p.Balances[i].Remaining()
-	}
-	return left
-}
+func (p *Pool) Remaining() int64 { return p.Sum().Remaining }
 
 // Flag is a boolean feature that a customer or an entity has.
 type Flag struct {
@@ -125,15 +166,31 @@ type PoolRollover struct {
 	RolledOver
 }
 
-// Rollovers lists the pool's rollovers that hold something, in the order in
-// which they are used: the one that expires soonest first, at the same time in
-// the order of their balances.
-func (p *Pool) Rollovers() []PoolRollover {
-	var all []PoolRollover
+// Rollovers lists the pool's rollovers that hold something, at most so many, in the order in which they
+// are used: the one that expires soonest first, at the same time in the order of their balances. more
+// says that there are others.
+func (p *Pool) Rollovers(most int) (all []PoolRollover, more bool) {
 	for i := range p.Balances {
-		for _, r := range p.Balances[i].Rollovers {
-			if r.Remaining > 0 {
-				all = append(all, PoolRollover{&p.Balances[i], r})
+		b := &p.Balances[i]
+		for j := range b.Rollovers {
+			run := &b.Rollovers[j]
+			taken, expires := run.Taken, run.ExpiresAt
+			// No more than most of a run can be among the first.
+			for n, listed := int64(0), 0; n < run.N; n++ {
+				held := run.Each
+				if n == 0 {
+					held = run.Held
+				}
+				gone := min(held, taken)
+				taken -= gone
+				if held > gone {
+					if listed > most {
+						break
+					}
+					all = append(all, PoolRollover{b, RolledOver{held - gone, expires}})
+					listed++
+				}
+				expires += run.StepMs
 			}
 		}
 	}
@@ -148,5 +205,8 @@ func (p *Pool) Rollovers() []PoolRollover {
 		}
 		return cmp.Compare(a.ExpiresAt, b.ExpiresAt)
 	})
-	return all
+	if len(all) > most {
+		return all[:most], true
+	}
+	return all, false
 }

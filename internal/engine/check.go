@@ -2,7 +2,7 @@ package engine
 
 import (
 	"cmp"
-	"encoding/json"
+	"strconv"
 
 	"github.com/segmentio/kafka-go"
 
@@ -15,50 +15,38 @@ import (
 type check struct {
 	*request
 	wire.Check
-	replyTopic string
-	feature    *balance.Feature // nil where it is not known
-	units      int64            // Required in units of feature
-	hasUnits   bool
+	engine   *Engine
+	refusal  *balance.Error   // nil unless something stands against deciding it
+	feature  *balance.Feature // nil if it is not known
+	units    int64            // Required in units of feature
+	hasUnits bool
 }
 
-// memo is what a repeat of an idempotency key must know of the first request.
-type memo struct {
-	FeatureID string `json:"feature_id"`
-	EntityID  string `json:"entity_id,omitempty"`
-	EventID   string `json:"event_id"`
-}
-
-func (e *Engine) prepareCheck(r *request) pending {
-	c := &check{request: r}
-	topic, refusal := e.readHeaders(r, e.options.Topics.CheckResults)
-	c.replyTopic = topic
+func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
+	c := &check{request: r, engine: e}
+	c.refusal = e.readHeaders(r, e.options.Topics.CheckResults)
 	var err error
 	c.Check, err = wire.DecodeCheck(r.record.Value)
 	if reason := unreadable(err); reason != "" {
 		c.CustomerID = ""
-		return pending{ready: []kafka.Message{
-			e.refuse(c, &balance.Error{Code: balance.InvalidRequest, Message: reason}),
+		return nil, []kafka.Message{
+			c.refuse(&balance.Error{Code: balance.InvalidRequest, Message: reason}, r.readAt.UnixMilli()),
 			e.deadLetter(r.record, deadUnreadable, reason),
-		}}
+		}
 	}
-	if refusal == nil {
-		refusal = asError(err)
+	if c.refusal == nil {
+		c.refusal = asError(err)
 	}
 	malformed := err != nil
 	if !malformed {
-		refusal = cmp.Or(refusal, c.resolve())
+		c.refusal = cmp.Or(c.refusal, c.resolve())
 	}
-	// What refuses a well-formed request (the catalogue, the clock, the settings) may
-	// have let it pass when the record, or its idempotency key, came the first time: the
-	// store knows.
-	if refusal != nil && (malformed || (!c.SendEvent && c.headers.IdempotencyKey == "")) {
-		return pending{ready: []kafka.Message{e.refuse(c, refusal)}}
+	// What refuses a well-formed request (the catalogue, the settings) may have let it pass when the
+	// record, or its idempotency key, came the first time: the store knows.
+	if c.refusal != nil && (malformed || (!c.SendEvent && c.headers.IdempotencyKey == "")) {
+		return nil, []kafka.Message{c.refuse(c.refusal, r.readAt.UnixMilli())}
 	}
-	return pending{
-		call:   e.checkCall(c, refusal),
-		finish: func(reply store.Reply) ([]kafka.Message, error) { return e.finishCheck(c, reply) },
-		refuse: func(err *balance.Error) kafka.Message { return e.refuse(c, err) },
-	}
+	return c, nil
 }
 
 // resolve finds the feature and the amount, and says what stands against deciding.
@@ -75,30 +63,27 @@ func (c *check) resolve() *balance.Error {
 		return wire.AmountError("required_balance", c.Required, c.feature, err)
 	}
 	c.units, c.hasUnits = units, true
-	if c.headers.ExpiresAtMs > 0 && c.now.UnixMilli() > c.headers.ExpiresAtMs {
-		return balance.NewError(balance.DeadlineExceeded)
-	}
 	return nil
 }
 
-func (e *Engine) checkCall(c *check, refusal *balance.Error) store.Call {
+func (c *check) call() store.Call {
+	amount := c.Required
+	if c.hasUnits && c.headers.IdempotencyKey != "" {
+		amount = strconv.FormatInt(c.units, 10)
+	}
 	call := &store.Check{
-		FeatureID: c.FeatureID, Entity: c.EntityID, Flag: c.feature.Type == balance.Boolean,
-		Deduct: c.SendEvent, Preview: c.WithPreview, Refusal: refusal,
+		Step:      c.engine.step(c.request, c.CustomerID, c.EntityID, c.SendEvent, c.refusal, "check", c.FeatureID, amount),
+		FeatureID: c.FeatureID, Flag: c.feature.Type == balance.Boolean, Deduct: c.SendEvent, Preview: c.WithPreview,
 	}
-	var left []byte
-	if c.headers.IdempotencyKey != "" {
-		left, _ = json.Marshal(memo{c.FeatureID, c.EntityID, wire.EventID(c.record, 0)})
-	}
-	call.Step = e.step(c.request, c.CustomerID, c.SendEvent, left)
+	call.DeadlineMs = max(0, c.headers.ExpiresAtMs)
 	if !call.Flag {
 		call.Needs = needs(c.rules.catalog, c.feature, c.units)
 	}
-	return e.store.Check(call, c.rules.items)
+	return c.engine.store.Check(call, c.rules.items)
 }
 
-// needs are the pools that an amount of a feature may be drawn from, and how much
-// that is in the units of each.
+// needs are the pools that an amount of a feature may be drawn from, and how much that is in the units of
+// each.
 func needs(catalog *balance.Catalog, feature *balance.Feature, units int64) []store.Need {
 	candidates := catalog.Candidates(feature.ID)
 	out := make([]store.Need, len(candidates))
@@ -112,11 +97,10 @@ func needs(catalog *balance.Catalog, feature *balance.Feature, units int64) []st
 	return out
 }
 
-// refuse makes the result of a request that is not decided by its balance.
-func (e *Engine) refuse(c *check, err *balance.Error) kafka.Message {
-	result := c.result(err.Code, c.now.UnixMilli())
+func (c *check) refuse(err *balance.Error, atMs int64) kafka.Message {
+	result := c.result(err.Code, atMs)
 	result.Error = err
-	e.observer.Checked(result)
+	c.engine.observer.Checked(result)
 	return result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)
 }
 
@@ -131,48 +115,43 @@ func (c *check) result(code balance.Code, evaluatedMs int64) *wire.Result {
 	return result
 }
 
-func (e *Engine) finishCheck(c *check, reply store.Reply) ([]kafka.Message, error) {
-	outcome, err := store.DecodeCheck(reply)
+func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
+	outcome, err := store.ReadCheckOutcome(reply)
 	if err != nil {
 		return nil, err
 	}
-	result := c.result(outcome.Code, outcome.EvaluatedMs)
-	eventID := wire.EventID(c.record, 0)
-	if outcome.Repeats {
-		var first memo
-		if err := json.Unmarshal(outcome.Memo, &first); err != nil {
-			return nil, err
-		}
-		result.FeatureID, result.EntityID, eventID = first.FeatureID, first.EntityID, first.EventID
+	if err := outcomeFailure(outcome.Error, outcome.EvaluatedMs); err != nil {
+		return nil, err
 	}
+	c.stranger = c.SendEvent && outcome.Code == balance.CustomerNotFound
+	result := c.result(outcome.Code, outcome.EvaluatedMs)
 	if outcome.PoolFeatureID != "" {
 		result.Need, result.NeedFeature = outcome.Need, c.rules.catalog.Known(outcome.PoolFeatureID)
 	}
-	result.Pool = outcome.Pool
+	result.Pool, result.Error = outcome.Pool, outcome.Error
 	if outcome.Flag != nil {
 		result.Flag = outcome.Flag
-		result.Flag.FeatureID = result.FeatureID
+		result.Flag.FeatureID = c.FeatureID
 	}
-	result.Error = outcome.Error
 	if c.WithPreview && !outcome.Code.Allowed() && result.Error == nil {
 		result.Preview = c.rules.catalog.NewPreview(c.feature, outcome.Pool != nil, outcome.Plans)
 	}
-	e.observer.Checked(result)
-	var event *wire.Event
-	if len(outcome.Deductions) > 0 {
-		result.EventID = eventID
-		if !outcome.Repeats {
-			event = &wire.Event{
-				ID: eventID, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: c.EntityID,
-				Feature: c.feature, Value: c.units, Properties: c.Properties,
-				Pool: outcome.Pool, PoolValue: outcome.Amount, Deductions: outcome.Deductions, EvaluatedMs: outcome.EvaluatedMs,
-			}
-		}
+	c.engine.observer.Checked(result)
+	records := make([]kafka.Message, 0, 2)
+	if len(outcome.Deductions) == 0 {
+		return append(records, result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)), nil
 	}
-	records := []kafka.Message{result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)}
-	if event != nil {
-		e.observer.UsageEvent()
-		records = append(records, event.Encode(c.rules.catalog, e.options.Topics.UsageEvents, &c.headers))
+	if outcome.Repeats {
+		result.EventID = string(outcome.Memo)
+		return append(records, result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)), nil
 	}
-	return records, nil
+	result.EventID = wire.EventID(c.record, 0)
+	event := &wire.Event{
+		ID: result.EventID, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: c.EntityID,
+		Feature: c.feature, Value: c.units, Properties: c.Properties,
+		Pool: outcome.Pool, PoolValue: outcome.Amount, Deductions: outcome.Deductions, EvaluatedMs: outcome.EvaluatedMs,
+	}
+	c.engine.observer.UsageEvent()
+	return append(records, result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key),
+		event.Encode(c.rules.catalog, c.engine.options.Topics.UsageEvents, &c.headers)), nil
 }

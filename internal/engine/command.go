@@ -15,15 +15,15 @@ import (
 type command struct {
 	*request
 	wire.Command
-	replyTopic string
-	engine     *Engine
+	engine *Engine
+	asked  store.Call
 }
 
-// commandType is how a command becomes a call, and which fields its answer has that
-// others have not (nil for none).
+// commandType is how a command becomes a call, and which fields its answer has that others have not (nil
+// for none).
 type commandType struct {
 	prepare func(*command) (store.Call, *balance.Error)
-	answer  func(*command, *store.CommandOutcome) map[string]any
+	fields  func(*command, *store.CommandOutcome) map[string]any
 }
 
 var commandTypes = map[string]commandType{
@@ -41,18 +41,17 @@ var commandTypes = map[string]commandType{
 	"limits.set":      {(*command).later, nil},
 }
 
-func (e *Engine) prepareCommand(r *request) pending {
+func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
 	c := &command{request: r, engine: e}
-	topic, refusal := e.readHeaders(r, e.options.Topics.CommandResults)
-	c.replyTopic = topic
+	refusal := e.readHeaders(r, e.options.Topics.CommandResults)
 	var err error
 	c.Command, err = wire.DecodeCommand(r.record.Value)
 	if reason := unreadable(err); reason != "" {
 		c.CustomerID = ""
-		return pending{ready: []kafka.Message{
-			c.refuse(&balance.Error{Code: balance.InvalidRequest, Message: reason}),
+		return nil, []kafka.Message{
+			c.refuse(&balance.Error{Code: balance.InvalidRequest, Message: reason}, r.readAt.UnixMilli()),
 			e.deadLetter(r.record, deadUnreadable, reason),
-		}}
+		}
 	}
 	refusal = cmp.Or(refusal, asError(err))
 	kind, known := commandTypes[c.Type]
@@ -60,24 +59,29 @@ func (e *Engine) prepareCommand(r *request) pending {
 		refusal = invalid("there is no command %q", c.Type)
 	}
 	if err != nil || !known {
-		return pending{ready: []kafka.Message{c.refuse(refusal)}}
+		return nil, []kafka.Message{c.refuse(refusal, r.readAt.UnixMilli())}
 	}
 	call, notNow := kind.prepare(c)
 	// As for a check: what refuses a well-formed command may have let it pass before.
 	if refusal = cmp.Or(refusal, notNow); refusal != nil {
-		call = e.store.Refuse(c.step(true), c.rules.items, refusal)
+		step := c.step(true)
+		step.Refusal = refusal
+		call = e.store.Refuse(step, c.rules.items)
 	}
-	return pending{call: call, finish: c.finish, refuse: c.refuse}
+	c.asked = call
+	return c, nil
 }
+
+func (c *command) call() store.Call { return c.asked }
 
 func invalid(format string, args ...any) *balance.Error {
 	return &balance.Error{Code: balance.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-func (c *command) refuse(err *balance.Error) kafka.Message {
+func (c *command) refuse(err *balance.Error, atMs int64) kafka.Message {
 	c.engine.observer.Commanded(c.label(), false)
 	result := &wire.CommandResult{
-		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Error: err, EvaluatedMs: c.now.UnixMilli(),
+		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Error: err, EvaluatedMs: atMs,
 	}
 	return result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)
 }
@@ -90,11 +94,15 @@ func (c *command) label() string {
 	return "unknown"
 }
 
-func (c *command) finish(reply store.Reply) ([]kafka.Message, error) {
-	outcome, err := store.DecodeCommand(reply)
+func (c *command) answer(reply store.Reply) ([]kafka.Message, error) {
+	outcome, err := store.ReadCommandOutcome(reply)
 	if err != nil {
 		return nil, err
 	}
+	if err := outcomeFailure(outcome.Error, outcome.EvaluatedMs); err != nil {
+		return nil, err
+	}
+	c.stranger = outcome.Error != nil && outcome.Error.Code == balance.CustomerNotFound
 	result := &wire.CommandResult{
 		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Pools: outcome.Pools, EvaluatedMs: outcome.EvaluatedMs,
 		Error: outcome.Error,
@@ -104,8 +112,8 @@ func (c *command) finish(reply store.Reply) ([]kafka.Message, error) {
 		base = string(outcome.Memo)
 	}
 	events, ids := c.events(outcome, base)
-	if answer := commandTypes[c.Type].answer; answer != nil && outcome.Error == nil {
-		result.Extra = answer(c, outcome)
+	if fields := commandTypes[c.Type].fields; fields != nil && outcome.Error == nil {
+		result.Extra = fields(c, outcome)
 	}
 	if len(ids) > 0 {
 		if result.Extra == nil {
@@ -153,11 +161,9 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 
 // step is what the command's call has in common with others.
 func (c *command) step(remember bool) store.Step {
-	var memo []byte
-	if c.headers.IdempotencyKey != "" {
-		memo = []byte(wire.EventID(c.record, 0))
-	}
-	return c.engine.step(c.request, c.CustomerID, remember, memo)
+	return c.engine.step(c.request, c.CustomerID, c.EntityID, remember, nil,
+		"command", c.Type, c.FeatureID, c.PlanID, c.BalanceID, c.EventName, fmt.Sprint(c.Quantities), // in the order of its keys
+		fmt.Sprint(c.StartsAtMs, c.ExpiresAtMs, c.Unlimited, c.Reset), c.Amount, c.Remaining, c.Usage, c.Add, c.Value, c.OverageBehavior)
 }
 
 // metered finds a feature that has balances.

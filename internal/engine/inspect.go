@@ -17,17 +17,17 @@ func (e *Engine) Inspect(ctx context.Context, customerID string) (result []byte,
 		return nil, err
 	}
 	record := kafka.Message{Topic: e.options.Topics.Commands, Value: value}
-	work := e.prepareCommand(&request{
-		record: &record, rules: e.rules.Load(), now: e.options.Clock(), origin: store.Origin{Source: "console"},
+	q, ready := e.read(&request{
+		record: &record, rules: e.rules.Load(), readAt: e.options.Clock(), origin: store.Origin{Source: "console"},
 	})
-	if work.finish == nil {
-		return work.ready[0].Value, nil
+	if q == nil {
+		return ready[0].Value, nil
 	}
-	replies, err := e.store.Run(ctx, []store.Call{work.call})
+	replies, err := e.store.Run(ctx, e.options.Clock(), []store.Call{q.call()})
 	if err != nil {
 		return nil, err
 	}
-	records, err := e.settle(&record, &work, replies[0])
+	records, err := e.settle(&record, q, replies[0])
 	if err != nil {
 		return nil, err
 	}

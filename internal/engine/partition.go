@@ -3,111 +3,80 @@ package engine
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/segmentio/kafka-go"
 
-	"tollgate/internal/store"
 	"tollgate/internal/stream"
 )
 
-// partition decides the records of one partition, and while none come has the store
-// forget the outcomes of those that are committed.
-//
-// Invariant: queue has each ledger of latest once.
+// partition decides the records of one partition, and while none come has the store forget the outcomes of
+// those that are committed.
 type partition struct {
 	engine *Engine
 	logger *slog.Logger
-	latest map[store.Ledger]remembered
-	queue  []store.Ledger
-	// committed is up to where outcomes may be forgotten.
-	committed int64
-	// thorough says that no ledger is left with its last outcome, whatever that costs.
-	thorough bool
+	source string // of the last batch
+	next   int64  // the offset behind the last batch
+	// forgotten is the offset below which all outcomes are forgotten.
+	forgotten int64
+	// strangers are customers that do not exist and were asked about, and the offset of the record.
+	strangers []stranger
 }
 
-// remembered is the last record of a ledger.
-type remembered struct {
-	offset int64
-	at     time.Time
+type stranger struct {
+	customerID string
+	offset     int64
 }
 
-const (
-	// mostRemembered bounds the ledgers that are kept in mind. Of commands, whose outcomes are
-	// large, older ones are then forgotten first; of checks, later ones keep their last
-	// outcome until the customer's next record: forgetting takes a call of its own.
-	mostRemembered = 4000
-	// forgetAfter spares the ledgers of customers that come again and again: these are cut
-	// by their own calls.
-	forgetAfter = time.Second
-	// forgetAtOnce bounds how long a batch waits for a rest to end.
-	forgetAtOnce = 100
-)
+// mostStrangers bounds the strangers that are kept in mind. What the store keeps of others ends by itself,
+// but late.
+const mostStrangers = 50_000
 
 // Partition begins a partition that was assigned.
 func (e *Engine) Partition(topic string, id int) stream.PartitionDecider {
-	return &partition{
-		engine: e, logger: e.logger.With("topic", topic, "partition", id), latest: map[store.Ledger]remembered{},
-		thorough: topic == e.options.Topics.Commands,
-	}
+	return &partition{engine: e, logger: e.logger.With("topic", topic, "partition", id)}
 }
 
 func (p *partition) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
-	p.committed = batch.Committed
-	out, calls, err := p.engine.decide(ctx, batch)
+	decided, err := p.engine.decide(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
-	latest := remembered{batch.Records[len(batch.Records)-1].Offset, p.engine.options.Clock()}
-	for i := range calls {
-		if ledger, ok := calls[i].Ledger(); ok {
-			p.remember(ledger, latest)
-		}
+	p.source, p.next = decided.source, batch.Records[len(batch.Records)-1].Offset+1
+	p.strangers = append(p.strangers, decided.strangers...)
+	if n := len(p.strangers); n > mostStrangers {
+		p.strangers = p.strangers[n-mostStrangers:]
 	}
-	for p.thorough && len(p.queue) > mostRemembered && p.forget(ctx, 0) > 0 {
+	if len(p.strangers) > strangersAtOnce {
+		p.forget(ctx, batch.Committed)
 	}
-	return out, nil
+	return decided.records, nil
 }
 
-func (p *partition) remember(ledger store.Ledger, latest remembered) {
-	if _, known := p.latest[ledger]; !known {
-		if len(p.queue) >= mostRemembered && !p.thorough {
-			return
-		}
-		p.queue = append(p.queue, ledger)
-	}
-	p.latest[ledger] = latest
-}
-
-// Rest forgets a few ledgers.
+// Rest forgets what is committed.
 func (p *partition) Rest(ctx context.Context, committed int64) (again bool) {
-	p.committed = committed
-	p.forget(ctx, forgetAfter)
-	return len(p.queue) > 0
+	if p.source == "" || committed <= p.forgotten {
+		return p.forgotten < p.next
+	}
+	p.forget(ctx, committed)
+	return p.forgotten < p.next
 }
 
-// forget forgets some of the ledgers whose last record is committed and so old, and
-// returns how many.
-func (p *partition) forget(ctx context.Context, age time.Duration) int {
-	var due []store.Ledger
-	now := p.engine.options.Clock()
-	for range min(len(p.queue), forgetAtOnce) {
-		ledger := p.queue[0]
-		if latest := p.latest[ledger]; latest.offset < p.committed && now.Sub(latest.at) >= age {
-			due = append(due, ledger)
-		} else {
-			p.queue = append(p.queue, ledger) // its turn comes again
-		}
-		p.queue = p.queue[1:]
+// strangersAtOnce bounds how long a batch waits for the forgetting of strangers.
+const strangersAtOnce = 1000
+
+func (p *partition) forget(ctx context.Context, committed int64) {
+	n := 0
+	var ids []string
+	for n < len(p.strangers) && n < strangersAtOnce && p.strangers[n].offset < committed {
+		ids = append(ids, p.strangers[n].customerID)
+		n++
 	}
-	if len(due) == 0 {
-		return 0
+	if err := p.engine.store.Forget(ctx, p.source, committed, ids); err != nil {
+		p.logger.Warn("outcomes are kept until the next record", "error", err)
+		return
 	}
-	if err := p.engine.store.Forget(ctx, due, p.committed); err != nil {
-		p.logger.Warn("outcomes are kept until the next record of their customers", "ledgers", len(due), "error", err)
+	p.strangers = p.strangers[n:]
+	if len(p.strangers) == 0 || p.strangers[0].offset >= committed {
+		p.forgotten = committed
 	}
-	for _, ledger := range due {
-		delete(p.latest, ledger)
-	}
-	return len(due)
 }

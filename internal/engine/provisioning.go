@@ -2,12 +2,16 @@ package engine
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/store"
 	"tollgate/internal/wire"
 )
+
+// madeUpPrefix begins the ids of grants that were given none (commands/balance_grant.lua).
+const madeUpPrefix = "auto-"
 
 // futureTolerance is how far ahead a plan may start: what clocks may differ by.
 const futureTolerance = 5 * time.Minute
@@ -45,13 +49,11 @@ func (c *command) profileFields(outcome *store.CommandOutcome) map[string]any {
 			"balances": wire.PoolFields(c.rules.catalog, entity.Pools),
 		})
 	}
-	var ofCustomer []balance.Flag
-	for _, flag := range profile.Flags {
-		if flag.Entity == "" {
-			ofCustomer = append(ofCustomer, flag)
-		}
+	fields := map[string]any{"customer": customer, "plans": plans, "entities": entities, "flags": wire.FlagFields(profile.Flags)}
+	if len(entities) < profile.EntityCount {
+		fields["entities_truncated"], fields["entity_count"] = true, profile.EntityCount
 	}
-	return map[string]any{"customer": customer, "plans": plans, "entities": entities, "flags": wire.FlagFields(ofCustomer)}
+	return fields
 }
 
 func orNull(text string) *string {
@@ -77,14 +79,11 @@ func (c *command) planAttach() (store.Call, *balance.Error) {
 	if err != nil {
 		return store.Call{}, err
 	}
-	starts := c.now
+	var starts time.Time
 	if c.StartsAtMs > 0 {
 		starts = time.UnixMilli(c.StartsAtMs)
 	}
-	if starts.After(c.now.Add(futureTolerance)) {
-		return store.Call{}, invalid("starts_at lies in the future; attach the plan when it starts")
-	}
-	return c.engine.store.PlanAttach(c.step(true), c.rules.items, c.EntityID, plan, quantities, starts), nil
+	return c.engine.store.PlanAttach(c.step(true), c.rules.items, plan, quantities, starts, futureTolerance), nil
 }
 
 // boughtUnits are the quantities of prepaid items, rounded up to whole billing units.
@@ -126,7 +125,7 @@ func (c *command) planDetach() (store.Call, *balance.Error) {
 	if c.PlanID == "" {
 		return store.Call{}, invalid("plan_id is missing")
 	}
-	return c.engine.store.PlanDetach(c.step(true), c.rules.items, c.EntityID, c.PlanID), nil
+	return c.engine.store.PlanDetach(c.step(true), c.rules.items, c.PlanID), nil
 }
 
 func isSeatLike(feature *balance.Feature) bool {
@@ -150,7 +149,7 @@ func (c *command) entityCreate() (store.Call, *balance.Error) {
 	if !isSeatLike(feature) {
 		return store.Call{}, invalid("%s is consumable; an entity takes a seat of a feature with consumable: false", feature.ID)
 	}
-	return c.engine.store.EntityCreate(c.step(true), c.rules.items, c.EntityID, feature.ID, c.Name,
+	return c.engine.store.EntityCreate(c.step(true), c.rules.items, feature.ID, c.Name,
 		needs(c.rules.catalog, feature, seats("1", feature))), nil
 }
 
@@ -164,7 +163,7 @@ func (c *command) entityDelete() (store.Call, *balance.Error) {
 			all = append(all, store.SeatNeeds{FeatureID: feature.ID, Needs: needs(c.rules.catalog, feature, seats("-1", feature))})
 		}
 	}
-	return c.engine.store.EntityDelete(c.step(true), c.rules.items, c.EntityID, c.FeatureID, all), nil
+	return c.engine.store.EntityDelete(c.step(true), c.rules.items, c.FeatureID, all), nil
 }
 
 func (c *command) balanceGrant() (store.Call, *balance.Error) {
@@ -173,7 +172,10 @@ func (c *command) balanceGrant() (store.Call, *balance.Error) {
 		return store.Call{}, err
 	}
 	grant := store.Grant{
-		Entity: c.EntityID, FeatureID: feature.ID, BalanceID: c.BalanceID, Unlimited: c.Unlimited, Reset: c.Reset, ExpiresMs: c.ExpiresAtMs,
+		FeatureID: feature.ID, BalanceID: c.BalanceID, Unlimited: c.Unlimited, Reset: c.Reset, ExpiresMs: c.ExpiresAtMs,
+	}
+	if strings.Contains(c.BalanceID, "/") || strings.HasPrefix(c.BalanceID, madeUpPrefix) {
+		return store.Call{}, invalid("balance_id must not contain / nor begin with %s, as ids do that are made here", madeUpPrefix)
 	}
 	if (c.Amount == "") != c.Unlimited {
 		return store.Call{}, invalid("give either an amount or unlimited: true")
@@ -188,9 +190,6 @@ func (c *command) balanceGrant() (store.Call, *balance.Error) {
 	}
 	if c.Reset.Interval != balance.NoInterval && !feature.Consumable {
 		return store.Call{}, invalid("%s is not consumable, it never resets", feature.ID)
-	}
-	if c.ExpiresAtMs > 0 && c.ExpiresAtMs <= c.now.UnixMilli() {
-		return store.Call{}, invalid("expires_at has passed already")
 	}
 	return c.engine.store.BalanceGrant(c.step(true), c.rules.items, grant), nil
 }
@@ -224,5 +223,5 @@ func (c *command) balanceUpdate() (store.Call, *balance.Error) {
 	if amount < 0 && field != store.FieldAdd {
 		return store.Call{}, invalid("%s must not be negative", field)
 	}
-	return c.engine.store.BalanceUpdate(c.step(true), c.rules.items, c.EntityID, feature.ID, c.BalanceID, field, amount), nil
+	return c.engine.store.BalanceUpdate(c.step(true), c.rules.items, feature.ID, c.BalanceID, field, amount), nil
 }

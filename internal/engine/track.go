@@ -34,7 +34,7 @@ func (c *command) usageTrack() (store.Call, *balance.Error) {
 		}
 		all = append(all, needs(c.rules.catalog, feature, n))
 	}
-	return c.engine.store.Track(c.step(true), c.rules.items, c.EntityID, behavior, all), nil
+	return c.engine.store.Track(c.step(true), c.rules.items, behavior, all), nil
 }
 
 // trackedFeatures are the feature named, or all that bear the event name.

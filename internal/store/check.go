@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+
 	"github.com/tinylib/msgp/msgp"
 
 	"tollgate/internal/balance"
@@ -17,47 +19,46 @@ type Need struct {
 type Check struct {
 	Step
 	FeatureID string
-	Entity    string // "" for the customer
 	Flag      bool   // the feature is boolean; then there are no needs
 	Needs     []Need // the feature's own pool first
 	Deduct    bool
 	Preview   bool
-	// Refusal is the error to answer with unless the record was decided before,
-	// nil to decide.
-	Refusal *balance.Error
 }
 
-var checkScript = newScript("check")
+var (
+	checkScript = newScript("check")
 
-// Check makes the call of check.lua. Its reply is read by DecodeCheck.
+	askedDeduct, askedPreview = number("ASKED", "deduct"), number("ASKED", "preview")
+)
+
+// Check makes the call of check.lua. Its reply is read by ReadCheckOutcome.
 func (s *Store) Check(check *Check, items *Items) Call {
-	args := make([]byte, 0, 64+32*len(check.Needs))
-	args = msgp.AppendArrayHeader(args, uint32(4+2*len(check.Needs)))
-	args = msgp.AppendString(args, check.Entity)
-	if check.Refusal != nil {
-		args = msgp.AppendString(args, check.Refusal.Error())
-	} else {
-		args = msgp.AppendInt(args, bit(check.Deduct))
+	var asked int64
+	if check.Deduct {
+		asked += askedDeduct
 	}
-	args = msgp.AppendInt(args, bit(check.Preview))
+	if check.Preview {
+		asked += askedPreview
+	}
+	flag := ""
 	if check.Flag {
-		args = msgp.AppendString(args, check.FeatureID)
-	} else {
-		args = msgp.AppendString(args, "")
+		flag = check.FeatureID
 	}
+	args := make([]byte, 0, 8+32*len(check.Needs))
+	args = msgp.AppendInt64(args, asked)
+	args = msgp.AppendInt(args, 2*len(check.Needs))
 	args = appendNeeds(args, check.Needs)
-	return s.call(checkScript, check.Step, CheckKind, items, items.byFeature[check.FeatureID], args)
+	call := s.call(checkScript, check.Step, flag, items, items.byFeature[check.FeatureID], args)
+	call.needs = 2 * len(check.Needs)
+	return call
 }
 
-// overflow marks a need that does not fit, see scripts/lib/choose.lua.
-const overflow = "!"
-
-// appendNeeds packs needs, two elements each.
+// appendNeeds packs needs, two values each; that of a need that does not fit is false (scripts/lib/choose.lua).
 func appendNeeds(dst []byte, needs []Need) []byte {
 	for _, need := range needs {
 		dst = msgp.AppendString(dst, need.FeatureID)
 		if need.Overflows {
-			dst = msgp.AppendString(dst, overflow)
+			dst = msgp.AppendBool(dst, false)
 		} else {
 			dst = msgp.AppendInt64(dst, need.Units)
 		}
@@ -84,33 +85,59 @@ type CheckOutcome struct {
 	Memo    []byte
 }
 
-// DecodeCheck reads the reply to a Check.
-func DecodeCheck(reply Reply) (*CheckOutcome, error) {
-	d := decoder{rest: reply.outcome}
-	out := &CheckOutcome{}
-	if d.int() == markRepeated {
-		out.Repeats, out.Memo = true, d.bytes()
-		d = decoder{rest: d.bytes()}
-		d.int()
+// ReadCheckOutcome reads the reply to a Check (formats.check of scripts/lib/layout.lua).
+func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
+	outcome, repeats, memo, err := open(reply)
+	if err != nil {
+		return nil, err
 	}
-	code := d.string()
+	out := &CheckOutcome{Repeats: repeats, Memo: memo}
+	r := binaryReader{rest: outcome}
+	if mark := r.unsigned(1); mark != markDecided {
+		r.fail(fmt.Errorf("mark %d", mark))
+	}
+	code := r.text(1)
 	if out.Code = balance.Code(code); out.Code.IsError() {
-		out.Error = balance.ParseError(code)
+		out.Error = balance.ParseError(string(code))
 		out.Code = out.Error.Code
 	}
-	out.EvaluatedMs, out.Need = d.int(), d.int()
-	snapshot := d.snapshot()
-	out.PoolFeatureID = snapshot.pool.FeatureID
-	if len(snapshot.pool.Balances) > 0 {
-		out.Pool = &snapshot.pool
+	out.EvaluatedMs, out.Need = r.unsigned(7), r.signed(8)
+	s := snapshot{}
+	s.pool.FeatureID = string(r.text(2))
+	out.PoolFeatureID, out.Amount = s.pool.FeatureID, r.signed(8)
+	s.whole = int(r.signed(4))
+	rest := decoder{rest: r.text(4)}
+	parts, lines := int(r.unsigned(4)), int(r.unsigned(4))
+	s.shown = parts
+	if len(rest.rest) > 0 {
+		rest.array(3)
+		rest.totals(&s)
+		if rest.array(0) > 0 {
+			out.Flag = &balance.Flag{PlanID: rest.string(), ExpiresAt: rest.int()}
+		}
+		for range rest.array(0) {
+			out.Plans = append(out.Plans, rest.string())
+		}
+		r.fail(rest.err)
 	}
-	out.Deductions = d.lines(snapshot)
-	out.Amount = d.int()
-	if n := d.array(0); n > 0 {
-		out.Flag = &balance.Flag{PlanID: d.string(), ExpiresAt: d.int()}
+	for range parts {
+		entity := string(r.text(2))
+		if r.fail(s.add(entity, r.text(4))); r.err != nil {
+			return nil, r.err
+		}
 	}
-	for range d.array(0) {
-		out.Plans = append(out.Plans, d.string())
+	for range lines {
+		line, err := s.line(r.unsigned(4), r.unsigned(2), r.signed(8), r.unsigned(1))
+		if r.fail(err); r.err != nil {
+			return nil, r.err
+		}
+		out.Deductions = append(out.Deductions, line)
 	}
-	return out, d.err
+	if len(s.pool.Balances) > 0 {
+		out.Pool = &s.pool
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	return out, nil
 }

@@ -9,76 +9,73 @@ import (
 	"tollgate/internal/balance"
 )
 
-var (
-	customerPutScript    = newScript("customer_put")
-	customerGetScript    = newScript("customer_get")
-	customerDeleteScript = newScript("customer_delete")
-	planAttachScript     = newScript("plan_attach")
-	planDetachScript     = newScript("plan_detach")
-	entityCreateScript   = newScript("entity_create")
-	entityDeleteScript   = newScript("entity_delete")
-	balanceGrantScript   = newScript("balance_grant")
-	balanceUpdateScript  = newScript("balance_update")
-	trackScript          = newScript("track")
-	refuseScript         = newScript("refuse")
-)
+var commandScript = newScript("command")
 
-// command makes the call of a command's script, with text, bytes and integers as arguments.
-func (s *Store) command(run *script, step Step, items *Items, args ...any) Call {
+// command makes the call of a command, with text, bytes (packed already) and integers as arguments.
+func (s *Store) command(kind string, step Step, items *Items, args ...any) Call {
 	packed := msgp.AppendArrayHeader(nil, uint32(len(args)))
-	return s.call(run, step, CommandKind, items, items.all, appendValues(packed, args...))
-}
-
-func appendValues(dst []byte, values ...any) []byte {
-	for _, value := range values {
+	for _, value := range args {
 		switch v := value.(type) {
 		case string:
-			dst = msgp.AppendString(dst, v)
+			packed = msgp.AppendString(packed, v)
 		case []byte:
-			dst = msgp.AppendStringFromBytes(dst, v)
+			packed = append(packed, v...)
 		case int64:
-			dst = msgp.AppendInt64(dst, v)
+			packed = msgp.AppendInt64(packed, v)
 		default:
 			panic(fmt.Sprintf("an argument of type %T", value))
 		}
 	}
-	return dst
+	var tail []byte
+	tail = msgp.AppendStringFromBytes(tail, packed)
+	tail = msgp.AppendInt(tail, 0) // STEP.needs
+	return s.call(commandScript, step, kind, items, items.all, tail)
 }
 
 // CustomerPut creates or updates a customer; "" leaves a field as it is. metadata
 // is a JSON text.
 func (s *Store) CustomerPut(step Step, items *Items, name, email, metadata string) Call {
-	return s.command(customerPutScript, step, items, name, email, metadata, items.defaults)
+	return s.command("customer.put", step, items, name, email, metadata, items.defaults)
 }
 
 // CustomerGet asks for everything known of a customer.
 func (s *Store) CustomerGet(step Step, items *Items) Call {
-	return s.command(customerGetScript, step, items)
+	return s.command("customer.get", step, items)
 }
 
 // CustomerDelete removes a customer and all of its state.
 func (s *Store) CustomerDelete(step Step, items *Items) Call {
-	return s.command(customerDeleteScript, step, items)
+	return s.command("customer.delete", step, items)
 }
 
-// PlanAttach attaches a plan to the customer, or to an entity where it is not "".
-// quantities are the prepaid units bought, by feature.
-func (s *Store) PlanAttach(step Step, items *Items, entity string, plan *balance.Plan, quantities map[string]int64, startsAt time.Time) Call {
-	return s.command(planAttachScript, step, items, entity,
-		packPlan(items.catalog, plan, quantities), startsAt.UnixMilli())
+// PlanAttach attaches a plan. quantities are the prepaid units bought, by feature; the zero startsAt is
+// the time of the decision, which it may be ahead of by tolerance.
+func (s *Store) PlanAttach(step Step, items *Items, plan *balance.Plan, quantities map[string]int64, startsAt time.Time, tolerance time.Duration) Call {
+	startsMs := int64(0)
+	if !startsAt.IsZero() {
+		startsMs = startsAt.UnixMilli()
+	}
+	return s.command("plan.attach", step, items, packPlan(items.catalog, plan, quantities), startsMs, tolerance.Milliseconds(), items.kept)
 }
 
 // PlanDetach detaches a plan.
-func (s *Store) PlanDetach(step Step, items *Items, entity, planID string) Call {
-	return s.command(planDetachScript, step, items, entity, planID)
+func (s *Store) PlanDetach(step Step, items *Items, planID string) Call {
+	return s.command("plan.detach", step, items, planID, items.kept)
 }
 
 // EntityCreate creates an entity and counts its seat; needs are the candidates
 // for one seat of the feature.
-func (s *Store) EntityCreate(step Step, items *Items, entity, featureID, name string, needs []Need) Call {
-	args := msgp.AppendArrayHeader(nil, uint32(4+2*len(needs)))
-	args = appendValues(args, entity, featureID, name, items.perEntity[featureID])
-	return s.call(entityCreateScript, step, CommandKind, items, items.all, appendNeeds(args, needs))
+func (s *Store) EntityCreate(step Step, items *Items, featureID, name string, needs []Need) Call {
+	perEntity := items.perEntity[featureID]
+	if perEntity == nil {
+		perEntity = packList(nil)
+	}
+	return s.command("entity.create", step, items, featureID, name, perEntity, packNeeds(needs))
+}
+
+// packNeeds packs needs as a list.
+func packNeeds(needs []Need) []byte {
+	return appendNeeds(msgp.AppendArrayHeader(nil, uint32(2*len(needs))), needs)
 }
 
 // SeatNeeds are the candidates for giving back one seat of a feature.
@@ -90,19 +87,17 @@ type SeatNeeds struct {
 // EntityDelete removes an entity and gives its seat back. featureID is what the
 // caller believes its seat to be, "" for no matter; seats lists every feature
 // that it can be.
-func (s *Store) EntityDelete(step Step, items *Items, entity, featureID string, seats []SeatNeeds) Call {
+func (s *Store) EntityDelete(step Step, items *Items, featureID string, seats []SeatNeeds) Call {
 	packed := msgp.AppendArrayHeader(nil, uint32(2*len(seats)))
 	for _, seat := range seats {
 		packed = msgp.AppendString(packed, seat.FeatureID)
-		packed = msgp.AppendArrayHeader(packed, uint32(2*len(seat.Needs)))
-		packed = appendNeeds(packed, seat.Needs)
+		packed = append(packed, packNeeds(seat.Needs)...)
 	}
-	return s.command(entityDeleteScript, step, items, entity, featureID, packed)
+	return s.command("entity.delete", step, items, featureID, packed)
 }
 
 // Grant is a standalone balance to be.
 type Grant struct {
-	Entity    string
 	FeatureID string
 	BalanceID string // "" to have one made
 	Units     int64
@@ -116,7 +111,7 @@ func (s *Store) BalanceGrant(step Step, items *Items, grant Grant) Call {
 	item := balance.Item{
 		FeatureID: grant.FeatureID, Number: 1, Included: grant.Units, Unlimited: grant.Unlimited, Reset: grant.Reset,
 	}
-	return s.command(balanceGrantScript, step, items, grant.Entity, grant.FeatureID, grant.BalanceID,
+	return s.command("balance.grant", step, items, grant.FeatureID, grant.BalanceID,
 		appendItem(nil, items.catalog, &item), grant.ExpiresMs)
 }
 
@@ -131,25 +126,22 @@ const (
 )
 
 // BalanceUpdate corrects a balance, or the pool as a whole where balanceID is "".
-func (s *Store) BalanceUpdate(step Step, items *Items, entity, featureID, balanceID string, field Field, units int64) Call {
-	return s.command(balanceUpdateScript, step, items, entity, featureID, balanceID, string(field), units)
+func (s *Store) BalanceUpdate(step Step, items *Items, featureID, balanceID string, field Field, units int64) Call {
+	return s.command("balance.update", step, items, featureID, balanceID, string(field), units)
 }
 
 // Track records usage of one or more features without asking; each has its own
 // candidates. overageBehavior is cap, reject or allow.
-func (s *Store) Track(step Step, items *Items, entity, overageBehavior string, features [][]Need) Call {
+func (s *Store) Track(step Step, items *Items, overageBehavior string, features [][]Need) Call {
 	packed := msgp.AppendArrayHeader(nil, uint32(len(features)))
 	for _, needs := range features {
-		packed = msgp.AppendArrayHeader(packed, uint32(2*len(needs)))
-		packed = appendNeeds(packed, needs)
+		packed = append(packed, packNeeds(needs)...)
 	}
-	return s.command(trackScript, step, items, entity, overageBehavior, packed)
+	return s.command("usage.track", step, items, overageBehavior, packed)
 }
 
-// Refuse answers a command with an error, unless the record was decided before.
-func (s *Store) Refuse(step Step, items *Items, err *balance.Error) Call {
-	return s.command(refuseScript, step, items, err.Error())
-}
+// Refuse answers a command with the step's refusal, unless the record was decided before.
+func (s *Store) Refuse(step Step, items *Items) Call { return s.command("", step, items) }
 
 // Event is usage that a command made, or would have made.
 type Event struct {
@@ -182,8 +174,9 @@ type Profile struct {
 	CreatedMs             int64
 	Name, Email, Metadata string
 	Plans                 []AttachedPlan
-	Flags                 []balance.Flag
-	Entities              []Entity
+	Flags                 []balance.Flag // of the customer itself
+	Entities              []Entity       // the first of them
+	EntityCount           int            // of all
 }
 
 // CommandOutcome is what a command did.
@@ -200,14 +193,17 @@ type CommandOutcome struct {
 	Memo    []byte
 }
 
-// DecodeCommand reads the reply to any call but Check.
-func DecodeCommand(reply Reply) (*CommandOutcome, error) {
-	d := decoder{rest: reply.outcome}
-	out := &CommandOutcome{}
-	if d.int() == markRepeated {
-		out.Repeats, out.Memo = true, d.bytes()
-		d = decoder{rest: d.bytes()}
-		d.int()
+// ReadCommandOutcome reads the reply to any call but Check.
+func ReadCommandOutcome(reply Reply) (*CommandOutcome, error) {
+	outcome, repeats, memo, err := open(reply)
+	if err != nil {
+		return nil, err
+	}
+	out := &CommandOutcome{Repeats: repeats, Memo: memo}
+	d := decoder{rest: outcome}
+	d.array(6)
+	if mark := d.int(); mark != markDecided {
+		d.fail(fmt.Errorf("mark %d", mark))
 	}
 	if failure := d.string(); failure != "" {
 		out.Error = balance.ParseError(failure)
@@ -220,17 +216,22 @@ func DecodeCommand(reply Reply) (*CommandOutcome, error) {
 		d.array(6)
 		event := Event{FeatureID: d.string(), Units: d.int(), Code: balance.Code(d.string()), Amount: d.int()}
 		snapshot := d.snapshot()
-		event.Pool, event.Deductions = snapshot.pool, d.lines(snapshot)
+		event.Pool, event.Deductions = snapshot.pool, d.lines(&snapshot)
 		out.Events = append(out.Events, event)
 	}
 	switch d.array(0) {
 	case 1:
 		out.GrantID = d.string()
-	case 7:
+	case 8:
 		out.Profile = d.profile()
 	}
 	return out, d.err
 }
+
+var (
+	_ = inOrder("P", "id", "group", "rank", "started", "bought", "one_off", "times")
+	_ = inOrder("F", "feature", "plan", "expires")
+)
 
 func (d *decoder) profile() *Profile {
 	p := &Profile{CreatedMs: d.int(), Name: d.string(), Email: d.string(), Metadata: d.string()}
@@ -249,20 +250,16 @@ func (d *decoder) profile() *Profile {
 	}
 	for range d.array(0) {
 		d.array(3)
-		flag := balance.Flag{FeatureID: d.string(), Entity: d.string()}
-		d.array(2)
-		flag.PlanID, flag.ExpiresAt = d.string(), d.int()
-		p.Flags = append(p.Flags, flag)
+		p.Flags = append(p.Flags, balance.Flag{FeatureID: d.string(), PlanID: d.string(), ExpiresAt: d.int()})
 	}
 	for range d.array(0) {
-		d.array(3)
-		entity := Entity{ID: d.string()}
-		d.array(3)
-		entity.CreatedMs, entity.FeatureID, entity.Name = d.int(), d.string(), d.string()
+		d.array(5)
+		entity := Entity{ID: d.string(), CreatedMs: d.int(), FeatureID: d.string(), Name: d.string()}
 		for range d.array(0) {
 			entity.Pools = append(entity.Pools, d.snapshot().pool)
 		}
 		p.Entities = append(p.Entities, entity)
 	}
+	p.EntityCount = int(d.int())
 	return p
 }

@@ -9,8 +9,22 @@ import (
 	"tollgate/internal/balance"
 )
 
-// markRepeated marks an outcome as MARK.repeated of scripts/lib/outcome.lua does.
-const markRepeated = 1
+// Marks of an outcome: MARK of scripts/lib/outcome.lua.
+const (
+	markDecided = iota
+	markRepeated
+)
+
+// open is the outcome of a reply, that of the first request where an idempotency key is repeated, with
+// the first request's memo.
+func open(reply Reply) (outcome []byte, repeats bool, memo []byte, err error) {
+	if len(reply.outcome) == 0 || reply.outcome[0] != markRepeated {
+		return reply.outcome, false, nil, nil
+	}
+	b := binaryReader{rest: reply.outcome[1:]}
+	memo, outcome = b.text(4), b.text(4)
+	return outcome, true, memo, b.err
+}
 
 // errOutcome says that an outcome is not what the scripts write.
 var errOutcome = errors.New("malformed outcome")
@@ -23,7 +37,7 @@ type decoder struct {
 }
 
 func (d *decoder) fail(err error) {
-	if d.err == nil {
+	if d.err == nil && err != nil {
 		d.err = fmt.Errorf("%w: %w", errOutcome, err)
 	}
 }
@@ -95,24 +109,59 @@ func (d *decoder) interval() balance.Interval {
 	return balance.Intervals[n]
 }
 
-// balanceFields and balanceDetails are the numbers of elements of B in
-// scripts/lib/fields.lua, those that are packed by themselves left aside.
-const (
-	balanceFields  = 12
-	balanceDetails = 13
+// sum reads a sum of the scripts: as two numbers, see new_sum in scripts/lib/choose.lua.
+func (d *decoder) sum() int64 { return d.int()*1_000_000 + d.int() }
+
+var (
+	_ = inOrder("B", "included_left", "prepaid_left", "over", "from_rollovers", "included", "prepaid", "resets", "expires",
+		"flags", "max", "rollovers", "details")
+	detailValues   = uint32(inOrder("D", "plan", "id", "rank", "seq", "anchor", "unit", "count", "rollover_max", "rollover_months", "times", "added"))
+	rolloverValues = inOrder("R", "held", "each", "n", "taken", "expires", "step")
+
+	flagUnlimited, flagShared, flagOverage = number("FLAG", "unlimited"), number("FLAG", "shared"), number("FLAG", "overage")
 )
 
-func (d *decoder) balance(entity string) balance.Balance {
-	d.array(balanceFields)
-	b := balance.Balance{Entity: entity, IncludedLeft: d.int(), PrepaidLeft: d.int(), Over: d.int(), FromRollovers: d.int()}
-	b.ResetsAt, b.ExpiresAt, b.Unlimited = d.int(), d.int(), d.int() == 1
-	b.Shared, b.OverageAllowed, b.MaxPurchase = d.int() == 1, d.int() == 1, d.int()
-	for range d.array(0) {
-		d.array(3)
-		b.Rollovers = append(b.Rollovers, balance.RolledOver{Held: d.int(), Remaining: d.int(), ExpiresAt: d.int()})
+// readPool reads a pool (formats.small, formats.large of scripts/lib/layout.lua).
+func readPool(packed []byte, entity string) ([]balance.Balance, error) {
+	if len(packed) == 0 {
+		return nil, nil
 	}
-	details := decoder{rest: d.bytes()}
-	details.array(balanceDetails)
+	r := poolReader{binaryReader: binaryReader{rest: packed[1:]}, amount: 4, time: 6}
+	if packed[0] != 0 {
+		r.amount, r.time = 7, 7
+	}
+	r.unsigned(r.time) // due
+	var all []balance.Balance
+	for r.more() {
+		all = append(all, r.balance(entity))
+	}
+	return all, r.err
+}
+
+type poolReader struct {
+	binaryReader
+	amount, time int // bytes
+}
+
+func (r *poolReader) balance(entity string) balance.Balance {
+	b := balance.Balance{
+		Entity: entity, IncludedLeft: r.unsigned(r.amount), PrepaidLeft: r.unsigned(r.amount), Over: r.unsigned(r.amount),
+		FromRollovers: r.unsigned(r.amount), Included: r.unsigned(r.amount), Prepaid: r.unsigned(r.amount),
+		ResetsAt: r.unsigned(r.time), ExpiresAt: r.unsigned(r.time),
+	}
+	flags := r.unsigned(1)
+	b.Unlimited, b.Shared, b.OverageAllowed = flags&flagUnlimited != 0, flags&flagShared != 0, flags&flagOverage != 0
+	b.MaxPurchase = r.unsigned(r.amount) - 1
+	rollovers, details := decoder{rest: r.text(4)}, decoder{rest: r.text(2)}
+	if len(rollovers.rest) > 0 {
+		for range rollovers.array(0) / rolloverValues {
+			b.Rollovers = append(b.Rollovers, balance.RolloverRun{
+				Held: rollovers.int(), Each: rollovers.int(), N: rollovers.int(), Taken: rollovers.int(),
+				ExpiresAt: rollovers.int(), StepMs: rollovers.int(),
+			})
+		}
+	}
+	details.array(detailValues)
 	if b.PlanID = details.string(); b.PlanID == "" {
 		b.GrantID = details.string()
 	} else {
@@ -122,66 +171,90 @@ func (d *decoder) balance(entity string) balance.Balance {
 	details.skip() // seq
 	details.skip() // anchor
 	b.Interval, b.IntervalCount = details.interval(), int(details.int())
-	b.Included, b.Prepaid = details.int(), details.int()
-	if details.err != nil {
-		d.fail(details.err)
-	}
+	r.fail(rollovers.err)
+	r.fail(details.err)
 	return b
 }
 
-// snapshot is a pool with its balances by owner, which lines refer to.
+// snapshot is a pool with its balances by part, which lines refer to.
 type snapshot struct {
-	pool   balance.Pool
-	owners [][]balance.Balance
+	pool  balance.Pool
+	parts [][]balance.Balance
+	whole int // SNAPSHOT.whole
+	shown int // parts that the pool shows
 }
 
-// snapshot reads {feature, entity, packed balances, …}. The first owner tells
-// whose view it is: as the customer sees it, an entity's balance counts only where
-// it is shared.
+var (
+	_ = inOrder("SNAPSHOT", "feature", "whole", "totals")
+	_ = inOrder("TOTALS", "shown_parts", "granted_millions", "granted", "remaining_millions", "remaining", "usage_millions", "usage",
+		"unlimited", "overage", "bounded", "max_millions", "max", "next_reset")
+)
+
+// snapshot reads what snapshot_of (scripts/lib/choose.lua) makes.
 func (d *decoder) snapshot() snapshot {
-	owners := (d.array(1) - 1) / 2
+	parts := (d.array(3) - 3) / 2
 	s := snapshot{pool: balance.Pool{FeatureID: d.string()}}
-	customerView := false
-	for i := range owners {
-		entity, packed := d.string(), d.bytes()
-		customerView = customerView || (i == 0 && entity == "")
-		var balances []balance.Balance
-		if len(packed) > 0 {
-			inner := decoder{rest: packed}
-			balances = make([]balance.Balance, inner.array(0))
-			for j := range balances {
-				balances[j] = inner.balance(entity)
-			}
-			if inner.err != nil {
-				d.fail(inner.err)
-			}
-		}
-		s.owners = append(s.owners, balances)
-		for _, b := range balances {
-			if entity == "" || !customerView || b.Shared {
-				s.pool.Balances = append(s.pool.Balances, b)
-			}
-		}
+	s.whole = int(d.int())
+	s.shown = parts
+	d.totals(&s)
+	for range parts {
+		entity := d.string()
+		d.fail(s.add(entity, d.bytes()))
 	}
 	return s
 }
 
-// lines reads deductions: owner, balance, amount, kind each.
-func (d *decoder) lines(of snapshot) []balance.Deduction {
+func (d *decoder) totals(s *snapshot) {
+	if d.array(0) == 0 {
+		return
+	}
+	s.shown = int(d.int())
+	t := &balance.Totals{Granted: d.sum(), Remaining: d.sum(), Usage: d.sum(), Unlimited: d.int() == 1, OverageAllowed: d.int() == 1}
+	bounded, most := d.int() == 1, d.sum()
+	t.MaxPurchase, t.NextResetAt = balance.Unbounded, d.int()
+	if bounded && t.OverageAllowed {
+		t.MaxPurchase = most
+	}
+	s.pool.Totals = t
+}
+
+// add adds a part.
+func (s *snapshot) add(entity string, packed []byte) error {
+	balances, err := readPool(packed, entity)
+	part := len(s.parts)
+	s.parts = append(s.parts, balances)
+	if part >= s.shown {
+		return err
+	}
+	if s.whole == 0 && len(s.pool.Balances) == 0 { // nearly always
+		s.pool.Balances = balances
+		return err
+	}
+	for _, b := range balances {
+		if s.whole == 0 || part < s.whole || b.Shared {
+			s.pool.Balances = append(s.pool.Balances, b)
+		}
+	}
+	return err
+}
+
+// line is a deduction by part and place of its balance.
+func (s *snapshot) line(part, place, amount, kind int64) (balance.Deduction, error) {
+	if part < 0 || int(part) >= len(s.parts) || place < 0 || int(place) >= len(s.parts[part]) || kind < 1 || int(kind) > len(balance.Kinds) {
+		return balance.Deduction{}, fmt.Errorf("%w: line %d/%d of kind %d", errOutcome, part, place, kind)
+	}
+	return balance.Deduction{Balance: &s.parts[part][place], Amount: amount, Kind: balance.Kinds[kind-1]}, nil
+}
+
+// lines reads deductions: part, balance, amount, kind each.
+func (d *decoder) lines(of *snapshot) []balance.Deduction {
 	var deductions []balance.Deduction
 	for range d.array(0) / 4 {
-		owner, place, amount, kind := d.int(), d.int(), d.int(), d.int()
-		if d.err != nil {
+		line, err := of.line(d.int(), d.int(), d.int(), d.int())
+		if d.fail(err); d.err != nil {
 			return nil
 		}
-		if owner < 0 || int(owner) >= len(of.owners) || place < 0 || int(place) >= len(of.owners[owner]) ||
-			kind < 1 || int(kind) > len(balance.Kinds) {
-			d.fail(fmt.Errorf("line %d/%d of kind %d", owner, place, kind))
-			return nil
-		}
-		deductions = append(deductions, balance.Deduction{
-			Balance: &of.owners[owner][place], Amount: amount, Kind: balance.Kinds[kind-1],
-		})
+		deductions = append(deductions, line)
 	}
 	return deductions
 }

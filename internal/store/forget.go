@@ -3,37 +3,39 @@ package store
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// Ledger is where the outcomes of a customer's records of one topic partition are kept
-// until they are committed.
-type Ledger struct{ customer, entries, source string }
-
-// Ledger is where the call's outcome is kept; ok is false where none is.
-func (c *Call) Ledger() (ledger Ledger, ok bool) {
-	if !c.changes() {
-		return Ledger{}, false
-	}
-	return Ledger{c.customer, c.ledger, c.source}, true
-}
-
 var forgetScript = newScript("forget")
 
-// strangerMark is how long a customer that does not exist is remembered for having been
-// asked about.
-const strangerMark = 24 * time.Hour
+// customersAtOnce bounds the customers that one call of the script looks at.
+const customersAtOnce = 100
 
-// Forget drops those of the ledgers, all of one topic partition, that have nothing in them
-// but what lies below the committed offset. The next record of the customer would do so,
-// too, but may be long in coming.
-func (s *Store) Forget(ctx context.Context, ledgers []Ledger, committed int64) error {
+// Forget drops the outcomes of a source's records below the committed offset. The next record would do
+// so, too, but may be long in coming. Of customers it drops what is left if they do not exist, and in a
+// Cluster the outcomes; elsewhere these are not with the customers.
+func (s *Store) Forget(ctx context.Context, source string, committed int64, customerIDs []string) error {
+	var calls [][]string // the keys of each
+	hasLog := s.logKey(source) != ""
+	if hasLog {
+		calls = [][]string{{s.logKey(source)}}
+	}
+	for _, id := range customerIDs {
+		last := len(calls) - 1
+		if !hasLog || len(calls[last]) > customersAtOnce {
+			calls = append(calls, nil)
+			last++
+			if hasLog {
+				calls[last] = append(calls[last], s.logKey(source))
+			}
+		}
+		calls[last] = append(calls[last], s.customerKey(id))
+	}
 	for loaded := false; ; loaded = true {
 		pipe := s.client.Pipeline()
-		for _, ledger := range ledgers {
-			pipe.EvalSha(ctx, forgetScript.Hash(), []string{ledger.customer, ledger.entries}, committed, strangerMark.Milliseconds(), ledger.source)
+		for _, keys := range calls {
+			pipe.EvalSha(ctx, forgetScript.Hash(), keys, source, committed, bit(hasLog))
 		}
 		_, err := pipe.Exec(ctx)
 		if loaded || !redis.HasErrorPrefix(err, "NOSCRIPT") {
@@ -42,8 +44,8 @@ func (s *Store) Forget(ctx context.Context, ledgers []Ledger, committed int64) e
 			}
 			return nil
 		}
-		if err := forgetScript.Load(ctx, s.client).Err(); err != nil {
-			return fmt.Errorf("load redis script %s: %w", forgetScript.name, err)
+		if err := forgetScript.load(ctx, s.client); err != nil {
+			return err
 		}
 	}
 }

@@ -13,6 +13,7 @@ type Items struct {
 	byFeature map[string][]byte // rows of the items of every pool that a check of the feature may use
 	perEntity map[string][]byte // {plan, rank, item} rows by seat feature
 	defaults  []byte            // the default plans
+	kept      []byte            // features whose usage outlives a plan: metered ones that are not consumable
 	catalog   *balance.Catalog
 }
 
@@ -41,6 +42,13 @@ func NewItems(catalog *balance.Catalog) *Items {
 		}
 	}
 	items.defaults = packList(defaults)
+	var kept [][]byte
+	for i := range catalog.Features {
+		if isKept(&catalog.Features[i]) {
+			kept = append(kept, msgp.AppendString(nil, catalog.Features[i].ID))
+		}
+	}
+	items.kept = packList(kept)
 	return items
 }
 
@@ -50,6 +58,10 @@ func packList(entries [][]byte) []byte {
 		packed = append(packed, entry...)
 	}
 	return packed
+}
+
+func isKept(feature *balance.Feature) bool {
+	return feature.Type == balance.Metered && !feature.Consumable
 }
 
 func isFlag(catalog *balance.Catalog, item *balance.Item) bool {
@@ -111,7 +123,13 @@ func intervalNumber(interval balance.Interval) int {
 	return 0
 }
 
-// appendItem packs an item as I of scripts/lib/fields.lua.
+var (
+	itemValues = uint32(inOrder("I", "feature", "number", "included", "unlimited", "overage", "max", "unit", "count", "rollover_max", "rollover_months",
+		"seats", "prepaid", "flag", "kept"))
+	planValues = uint32(inOrder("PLAN", "id", "group", "rank", "one_off", "items", "quantities"))
+)
+
+// appendItem packs an item (I).
 func appendItem(dst []byte, catalog *balance.Catalog, item *balance.Item) []byte {
 	overage, maxPurchase := item.Overage()
 	rolloverMax, rolloverMonths := balance.Unbounded, 0
@@ -120,8 +138,7 @@ func appendItem(dst []byte, catalog *balance.Catalog, item *balance.Item) []byte
 	}
 	feature := catalog.Feature(item.FeatureID)
 	prepaid := item.Price != nil && item.Price.Method == balance.Prepaid
-	kept := feature.Type == balance.Metered && !feature.Consumable
-	dst = msgp.AppendArrayHeader(dst, 14)
+	dst = msgp.AppendArrayHeader(dst, itemValues)
 	dst = msgp.AppendString(dst, item.FeatureID)
 	dst = msgp.AppendInt(dst, item.Number)
 	dst = msgp.AppendInt64(dst, item.Included)
@@ -135,13 +152,13 @@ func appendItem(dst []byte, catalog *balance.Catalog, item *balance.Item) []byte
 	dst = msgp.AppendString(dst, item.PerEntity)
 	dst = msgp.AppendInt(dst, bit(prepaid))
 	dst = msgp.AppendInt(dst, bit(feature.Type == balance.Boolean))
-	return msgp.AppendInt(dst, bit(kept))
+	return msgp.AppendInt(dst, bit(isKept(feature)))
 }
 
-// packPlan packs a plan as PLAN of scripts/lib/plans.lua. quantities are the
+// packPlan packs a plan (PLAN). quantities are the
 // units bought by feature; each goes to the plan's first prepaid item of it.
 func packPlan(catalog *balance.Catalog, plan *balance.Plan, quantities map[string]int64) []byte {
-	packed := msgp.AppendArrayHeader(nil, 6)
+	packed := msgp.AppendArrayHeader(nil, planValues)
 	packed = msgp.AppendString(packed, plan.ID)
 	packed = msgp.AppendString(packed, plan.Group)
 	packed = msgp.AppendInt(packed, rankOf(plan))

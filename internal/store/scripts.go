@@ -4,54 +4,96 @@ import (
 	"embed"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 )
 
-//go:embed scripts/*.lua scripts/lib/*.lua
+//go:embed scripts/*.lua scripts/lib/*.lua scripts/commands/*.lua
 var scriptFiles embed.FS
 
 var (
-	usesLine      = regexp.MustCompile(`(?m)^-- uses: (.+)$`)
-	positionTable = regexp.MustCompile(`(?s)local ([A-Z]+) = (\{(?:\s*\w+ = \d+,?(?:\s*--[^\n]*)?)+\s*\})\n`)
-	position      = regexp.MustCompile(`(\w+) = (\d+)`)
-	comment       = regexp.MustCompile(`--[^\n]*`)
-	reference     = regexp.MustCompile(`\b[A-Z]+\.\w+`)
+	usesLine  = regexp.MustCompile(`(?m)^-- uses: (.+)$`)
+	comment   = regexp.MustCompile(`--[^\n]*`)
+	table     = regexp.MustCompile(`local ([A-Z]+) = \{((?:\s*\w+ = -?\d+,?)+)\s*\}\s*\n`)
+	field     = regexp.MustCompile(`(\w+) = (-?\d+)`)
+	reference = regexp.MustCompile(`\b([A-Z]+)\.(\w+)`)
 )
 
-// mustText assembles scripts/<name>.lua: the libraries that its "uses" line
-// names, then the script itself. It panics where a file does not fit together, which every
-// start of the program would show.
-func mustText(name string) string {
-	main := mustRead("scripts/" + name + ".lua")
-	uses := usesLine.FindStringSubmatch(main)
-	if uses == nil {
-		panic(fmt.Sprintf("scripts/%s.lua has no line '-- uses: ...'", name))
-	}
-	var text strings.Builder
-	for _, library := range strings.Fields(uses[1]) {
-		text.WriteString(mustRead("scripts/lib/" + library + ".lua"))
-	}
-	text.WriteString(main)
-	return text.String()
+// script is one of scripts/*.lua.
+type script struct {
+	*redis.Script
+	name, text string
 }
 
-// writeOutPositions writes out tables that only name numbers as those numbers, so that a name
-// costs nothing at run time.
-func writeOutPositions(text string) string {
-	positions := map[string]string{}
-	text = positionTable.ReplaceAllStringFunc(text, func(table string) string {
-		parts := positionTable.FindStringSubmatch(table)
-		for _, field := range position.FindAllStringSubmatch(comment.ReplaceAllString(parts[2], ""), -1) {
-			positions[parts[1]+"."+field[1]] = field[2]
+func newScript(name string) *script {
+	text := assemble(name)
+	return &script{redis.NewScript(text), name, text}
+}
+
+// assemble puts scripts/<name>.lua together: the libraries that its "uses" lines name, and those that
+// they use, each once; then the script itself. A name of a table that only names numbers is written
+// out as the number. It panics if something does not fit together, which every start of the program
+// would show.
+func assemble(name string) string {
+	var text strings.Builder
+	var used []string
+	var add func(path string)
+	add = func(path string) {
+		if slices.Contains(used, path) {
+			return
 		}
-		return ""
-	})
+		used = append(used, path)
+		source := mustRead("scripts/" + path + ".lua")
+		for _, line := range usesLine.FindAllStringSubmatch(source, -1) {
+			for _, library := range strings.Fields(line[1]) {
+				if !strings.Contains(library, "/") {
+					library = "lib/" + library
+				}
+				add(library)
+			}
+		}
+		text.WriteString(comment.ReplaceAllString(source, "") + "\n")
+	}
+	add(name)
+	return writeOut(text.String())
+}
+
+// writeOut writes the numbers out that tables name, and leaves the tables away.
+func writeOut(text string) string {
+	tables := tablesOf(text)
+	text = table.ReplaceAllString(text, "")
 	return reference.ReplaceAllStringFunc(text, func(name string) string {
-		if number, ok := positions[name]; ok {
-			return number
+		parts := reference.FindStringSubmatch(name)
+		fields, known := tables[parts[1]]
+		if !known {
+			panic("there is no table for " + name)
 		}
-		return name
+		for _, f := range fields {
+			if f.name == parts[2] {
+				return f.number
+			}
+		}
+		panic("there is no " + name)
 	})
+}
+
+// tableField is a name of a table with its number.
+type tableField struct{ name, number string }
+
+// tablesOf are the tables of a text, without its comments, that only name numbers.
+func tablesOf(text string) map[string][]tableField {
+	tables := map[string][]tableField{}
+	for _, found := range table.FindAllStringSubmatch(text, -1) {
+		if tables[found[1]] != nil {
+			panic(fmt.Sprintf("there are two tables %s", found[1]))
+		}
+		for _, f := range field.FindAllStringSubmatch(found[2], -1) {
+			tables[found[1]] = append(tables[found[1]], tableField{f[1], f[2]})
+		}
+	}
+	return tables
 }
 
 func mustRead(path string) string {

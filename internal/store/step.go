@@ -7,146 +7,165 @@ import (
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"tollgate/internal/balance"
 )
 
-// Origin is the Kafka record that a step is taken for. It names the outcome, so
-// that a record processed again returns what it returned the first time
-// (semantics: Redelivery and repeats).
+// Origin is the Kafka record that a step is taken for. It names the outcome, so that a record processed
+// again returns what it returned the first time (semantics: Redelivery and repeats).
 type Origin struct {
-	Source      string // the topic partition, see Source
+	Source      string // see Source
 	Offset      int64
 	TimestampMs int64
-	Generation  int   // of the consumer group that handed the record out
 	Committed   int64 // offset up to which the partition is committed
 }
 
-// Source names a topic partition of a Kafka cluster in keys. Offsets and generations mean
-// nothing to another cluster, so a cluster that was made anew must not find what the one
-// before left. The name is a digest: it stands in Redis once for every customer.
-func Source(cluster, topic string, partition int) string {
-	digest := sha256.Sum256([]byte(cluster + "/" + topic))
-	return base64.RawURLEncoding.EncodeToString(digest[:6]) + "/" + strconv.Itoa(partition)
+// Source names a topic partition of a Kafka cluster within a lifetime of the consumer group: what is
+// committed of it only grows. The name is a digest: it stands in Redis once for every customer.
+func Source(cluster, topic string, partition int, lifetime string) string {
+	digest := sha256.Sum256([]byte(cluster + "/" + topic + "/" + strconv.Itoa(partition) + "/" + lifetime))
+	return base64.RawURLEncoding.EncodeToString(digest[:6])
 }
-
-// Kind keeps the idempotency keys of checks and of commands apart.
-type Kind string
-
-// The kinds of a step.
-const (
-	CheckKind   Kind = "check"
-	CommandKind Kind = "command"
-)
 
 // Step is what every call of a script has in common.
 type Step struct {
-	Now      time.Time
 	Customer string
+	Entity   string // "" for the customer
 	Origin   Origin
-	// Remember records the outcome until the origin's offset is committed. A step
-	// that changes nothing can do without.
+	// Remember keeps the outcome until the origin's offset is committed. A step that changes nothing
+	// can do without.
 	Remember bool
-	// IdempotencyKey is "" where the request has none.
+	// DeadlineMs is a Unix time, ms, after which the record is not decided; 0: none.
+	DeadlineMs int64
+	// Refusal is the error to answer with unless the record was decided before, nil to decide.
+	Refusal *balance.Error
+	// IdempotencyKey is "" where the request has none. Question tells the request from others with
+	// the same key, and Memo is handed back with the outcome when the question is repeated.
 	IdempotencyKey    string
 	IdempotencyWindow time.Duration
-	// Memo is handed back with the outcome when the idempotency key is met again.
-	Memo []byte
+	Question, Memo    []byte
+}
+
+// Call is a step that a script takes, not yet sent.
+type Call struct {
+	head
+	script *script
+	// Keys; entityKey and answerKey are "" where the step has none.
+	customer, entityKey, answerKey string
+	step                           Step
+	kind                           string // STEP.kind
+	refusal                        string
+	args                           []byte // STEP.args, STEP.needs and what follows, packed
+	needs                          int    // STEP.needs
+	items                          *Items
+	rows                           []byte // of items, those that the step may need
+	wantsRows                      bool   // the script asked for them
+	alone                          bool   // the step is to be in a call of its own
+	failed                         bool   // it was, and failed
+}
+
+// head is what the steps of one call of a script have in common.
+type head struct {
+	log       string // key of the source's log, "" for none
+	source    string
+	committed int64
+	window    time.Duration
 }
 
 // call makes a call of a script. rows are those of items that it may need; args are packed.
-func (s *Store) call(run *script, step Step, kind Kind, items *Items, rows, args []byte) Call {
+func (s *Store) call(run *script, step Step, kind string, items *Items, rows, args []byte) Call {
 	customer := s.customerKey(step.Customer)
 	call := Call{
-		script: run, customer: customer, entities: entitiesKey(customer), ledger: ledgerKey(customer, step.Origin.Source),
-		header: header{
-			nowMs: step.Now.UnixMilli(), source: step.Origin.Source, generation: step.Origin.Generation,
-			committed: step.Origin.Committed, window: step.IdempotencyWindow,
-		},
-		items: items, rows: rows, offset: step.Origin.Offset, timestampMs: step.Origin.TimestampMs, memo: step.Memo, args: args,
+		head:   head{log: s.logKey(step.Origin.Source), source: step.Origin.Source, committed: step.Origin.Committed, window: step.IdempotencyWindow},
+		script: run, customer: customer, step: step, kind: kind, args: args, items: items, rows: rows,
+	}
+	if step.Entity != "" {
+		call.entityKey = entityKey(customer, step.Entity)
 	}
 	if step.IdempotencyKey != "" {
-		call.idempotency = idempotencyKey(customer, kind, step.IdempotencyKey)
+		call.answerKey = idempotencyKey(customer, step.IdempotencyKey)
 	}
-	if step.Remember {
-		call.keep = keepOutcome
+	if step.Refusal != nil {
+		call.refusal = step.Refusal.Error()
 	}
 	return call
 }
 
-// What the ledger keeps of a call, "" for nothing: KEEP of scripts/lib/step.lua.
-const (
-	keepOutcome = "o"
-	keepTurn    = "t"
+var (
+	headValues = inOrder("HEAD", "now", "window", "source", "committed", "rows", "data", "log", "steps")
+	stepValues = inOrder("STEP", "key", "entity_key", "answer_key", "offset", "timestamp", "keep", "deadline", "question", "memo",
+		"entity", "kind", "refusal", "args", "needs")
 )
 
-// changes says whether the call may change something; then its outcome is kept.
-func (c *Call) changes() bool { return c.keep == keepOutcome }
-
-// header is what the steps of one call of a script have in common.
-type header struct {
-	nowMs      int64
-	source     string
-	generation int
-	committed  int64
-	window     time.Duration
-}
-
-// appendStep packs what scripts/lib/step.lua reads of a step.
-func (c *Call) appendStep(dst []byte) []byte {
-	dst = msgp.AppendArrayHeader(dst, 7)
-	dst = appendDigits(dst, c.offset)
-	dst = appendDigits(dst, c.timestampMs)
-	if c.predecessor == noPredecessor {
-		dst = msgp.AppendString(dst, "")
-	} else {
-		dst = appendDigits(dst, c.predecessor)
-	}
-	dst = msgp.AppendString(dst, c.keep)
-	dst = msgp.AppendInt(dst, bit(c.idempotency != ""))
-	dst = msgp.AppendStringFromBytes(dst, c.memo)
+// appendStep packs a STEP; the keys are places in KEYS.
+func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) []byte {
+	dst = msgp.AppendInt(dst, key)
+	dst = msgp.AppendInt(dst, entityKey)
+	dst = msgp.AppendInt(dst, answerKey)
+	dst = msgp.AppendInt64(dst, c.step.Origin.Offset)
+	dst = msgp.AppendInt64(dst, c.step.Origin.TimestampMs)
+	dst = msgp.AppendInt(dst, bit(c.step.Remember))
+	dst = msgp.AppendInt64(dst, c.step.DeadlineMs)
+	dst = msgp.AppendStringFromBytes(dst, c.step.Question)
+	dst = msgp.AppendStringFromBytes(dst, c.step.Memo)
+	dst = msgp.AppendString(dst, c.step.Entity)
+	dst = msgp.AppendString(dst, c.kind)
+	dst = msgp.AppendString(dst, c.refusal)
 	return append(dst, c.args...)
 }
 
-// appendDigits packs a number as text: the scripts join it to other text, for which Lua
-// would round it.
-func appendDigits(dst []byte, n int64) []byte {
-	var digits [20]byte
-	return msgp.AppendStringFromBytes(dst, strconv.AppendInt(digits[:0], n, 10))
-}
-
-// command makes the command for a group of calls.
-func command(calls []Call, group []int) []any {
+// command makes the command for a group of calls, each customer's one behind the other.
+func command(now time.Time, calls []Call, group []int) []any {
 	first := &calls[group[0]]
-	command := make([]any, 3, 4+4*len(group))
-	rows := first.rows
+	const name, fixed = "evalsha", 3
+	command := make([]any, fixed, fixed+1+3*len(group))
+	steps := make([]byte, 0, 128*len(group))
+	key, values := 0, 0
+	place := func(of *string) int {
+		if *of == "" {
+			return 0
+		}
+		command = append(command, of)
+		return len(command) - fixed
+	}
+	var rows []byte
 	for i, n := range group {
 		call := &calls[n]
-		if i == 0 {
+		switch {
+		case i == 0:
 			command = append(command, call.customer) // a cluster client routes by it: no pointer
-		} else {
-			command = append(command, &call.customer)
+			key = 1
+		case call.customer != calls[group[i-1]].customer:
+			key = place(&call.customer)
 		}
-		command = append(command, &call.entities, &call.ledger)
-		if call.idempotency != "" {
-			command = append(command, &call.idempotency)
-		}
-		if !sameRows(rows, call.rows) {
-			rows = call.items.all
+		values += stepValues + call.needs
+		steps = call.appendStep(steps, key, place(&call.entityKey), place(&call.answerKey))
+		if call.wantsRows {
+			if rows == nil {
+				rows = call.rows
+			} else if !sameRows(rows, call.rows) {
+				rows = call.items.all
+			}
 		}
 	}
-	command[0], command[1], command[2] = "evalsha", first.script.Hash(), len(command)-3
-	packed := make([]byte, 0, 128+len(rows)+128*len(group))
-	packed = msgp.AppendArrayHeader(packed, 7)
-	packed = msgp.AppendInt64(packed, first.nowMs)
+	data := len(command) - fixed
+	log := place(&first.log)
+	command[0], command[1], command[2] = name, first.script.Hash(), len(command)-fixed
+	packed := make([]byte, 0, 64+len(rows)+len(steps))
+	packed = msgp.AppendArrayHeader(packed, uint32(headValues+values))
+	packed = msgp.AppendInt64(packed, now.UnixMilli())
+	packed = msgp.AppendInt64(packed, max(1, first.window.Milliseconds()))
 	packed = msgp.AppendString(packed, first.source)
-	packed = appendDigits(packed, int64(first.generation))
 	packed = msgp.AppendInt64(packed, first.committed)
-	packed = msgp.AppendInt64(packed, first.nowMs+first.window.Milliseconds())
-	packed = msgp.AppendStringFromBytes(packed, rows)
-	packed = msgp.AppendArrayHeader(packed, uint32(len(group)))
-	for _, n := range group {
-		packed = calls[n].appendStep(packed)
+	if rows == nil {
+		packed = msgp.AppendBool(packed, false)
+	} else {
+		packed = msgp.AppendStringFromBytes(packed, rows)
 	}
-	return append(command, packed)
+	packed = msgp.AppendInt(packed, data)
+	packed = msgp.AppendInt(packed, log)
+	packed = msgp.AppendInt(packed, len(group))
+	return append(command, append(packed, steps...))
 }
 
 // sameRows says whether two are the same in memory.

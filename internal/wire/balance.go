@@ -10,16 +10,19 @@ import (
 
 // PoolRecord is a balance as results show it: a pool, summed up.
 type PoolRecord struct {
-	FeatureID      string           `json:"feature_id"`
-	Granted        json.Number      `json:"granted"`
-	Remaining      json.Number      `json:"remaining"`
-	Usage          json.Number      `json:"usage"`
-	Unlimited      bool             `json:"unlimited"`
-	OverageAllowed bool             `json:"overage_allowed"`
-	MaxPurchase    *json.Number     `json:"max_purchase"`
-	NextResetAt    *int64           `json:"next_reset_at"`
-	Breakdown      []BalanceRecord  `json:"breakdown"`
-	Rollovers      []RolloverRecord `json:"rollovers"`
+	FeatureID      string          `json:"feature_id"`
+	Granted        json.Number     `json:"granted"`
+	Remaining      json.Number     `json:"remaining"`
+	Usage          json.Number     `json:"usage"`
+	Unlimited      bool            `json:"unlimited"`
+	OverageAllowed bool            `json:"overage_allowed"`
+	MaxPurchase    *json.Number    `json:"max_purchase"`
+	NextResetAt    *int64          `json:"next_reset_at"`
+	Breakdown      []BalanceRecord `json:"breakdown"`
+	// BreakdownTruncated says that the pool has more balances; the sums are those of all.
+	BreakdownTruncated bool             `json:"breakdown_truncated,omitempty"`
+	Rollovers          []RolloverRecord `json:"rollovers"`
+	RolloversTruncated bool             `json:"rollovers_truncated,omitempty"`
 }
 
 type BalanceRecord struct {
@@ -81,36 +84,29 @@ func newPool(catalog *balance.Catalog, pool *balance.Pool) *PoolRecord {
 		return nil
 	}
 	precision := catalog.Known(pool.FeatureID).Precision
-	out := &PoolRecord{FeatureID: pool.FeatureID, Breakdown: make([]BalanceRecord, 0, len(pool.Balances)), Rollovers: []RolloverRecord{}}
-	var granted, usage, maxPurchase, nextReset int64
-	unbounded := false
-	for i := range pool.Balances {
-		b := &pool.Balances[i]
-		granted, usage = granted+b.Granted(), usage+b.Usage()
-		out.Unlimited = out.Unlimited || b.Unlimited
-		if b.OverageAllowed {
-			out.OverageAllowed = true
-			unbounded = unbounded || b.MaxPurchase == balance.Unbounded
-			maxPurchase += b.MaxPurchase
-		}
-		if b.ResetsAt > 0 && (nextReset == 0 || b.ResetsAt < nextReset) {
-			nextReset = b.ResetsAt
-		}
-		out.Breakdown = append(out.Breakdown, newBalance(catalog, pool.FeatureID, precision, b))
+	sum := pool.Sum()
+	out := &PoolRecord{
+		FeatureID: pool.FeatureID, Granted: number(sum.Granted, precision), Remaining: number(sum.Remaining, precision),
+		Usage: number(sum.Usage, precision), Unlimited: sum.Unlimited, OverageAllowed: sum.OverageAllowed,
+		MaxPurchase: boundedNumber(sum.MaxPurchase, precision), NextResetAt: orNull(sum.NextResetAt),
+		Breakdown: make([]BalanceRecord, 0, len(pool.Balances)), BreakdownTruncated: pool.Totals != nil,
+		Rollovers: []RolloverRecord{},
 	}
-	for _, r := range pool.Rollovers() {
+	for i := range pool.Balances {
+		out.Breakdown = append(out.Breakdown, newBalance(catalog, pool.FeatureID, precision, &pool.Balances[i]))
+	}
+	rollovers, more := pool.Rollovers(mostRollovers)
+	for _, r := range rollovers {
 		out.Rollovers = append(out.Rollovers, RolloverRecord{
 			BalanceID: r.Balance.ID(pool.FeatureID), Remaining: number(r.Remaining, precision), ExpiresAt: orNull(r.ExpiresAt),
 		})
 	}
-	out.Granted, out.Usage = number(granted, precision), number(usage, precision)
-	out.Remaining = number(pool.Remaining(), precision)
-	out.NextResetAt = orNull(nextReset)
-	if out.OverageAllowed && !unbounded {
-		out.MaxPurchase = boundedNumber(maxPurchase, precision)
-	}
+	out.RolloversTruncated = more
 	return out
 }
+
+// mostRollovers is how many rollovers of a pool a result shows.
+const mostRollovers = 100
 
 func newBalance(catalog *balance.Catalog, featureID string, precision int, b *balance.Balance) BalanceRecord {
 	out := BalanceRecord{

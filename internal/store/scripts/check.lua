@@ -1,73 +1,95 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
--- uses: fields msgpack step ledger outcome run calendar pool deduct choose
+-- uses: layout msgpack struct call ledger outcome pool deduct choose
 --
--- KEYS, ARGV, returns: see lib/step.lua. The outcome is kept only with send_event.
--- args[1] the entity, '' for the customer
--- args[2] 1: take the amount off the balance (send_event), 0: do not, or <code>: <message>
---         to answer with unless the record was decided before (a deadline that has passed)
--- args[3] 1: add the plans attached to a denial (with_preview)
--- args[4] the feature, where it is boolean, '' otherwise
--- args[5..] candidates, see lib/choose.lua
---
--- Outcome: mark, code, now, need, snapshot, lines, amount, flag, plans.
+-- KEYS, ARGV, returns: see lib/call.lua; for example
+--   KEYS[1] = tollgate:{acme}          the customer
+--   KEYS[2] = tollgate:{acme}:e:ann    the entity that is asked for
+--   KEYS[3] = tollgate:{acme}:i:k1     the idempotency key
+--   STEP.args: the sum of ASKED
+--   behind a STEP its candidates, STEP.needs values (lib/choose.lua)
+-- Outcome: formats.check; it is kept only with send_event.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
-local NO_POOL, NONE = { '' }, {}
-deferred = {}
-
-local function attached_plans(entity)
-  local attached = {}
-  for _, field in ipairs(entity == '' and { 'p' } or { 'p', 'P' .. entity }) do
-    local packed = call('HGET', customer, field)
-    for _, plan in ipairs(packed and unpacked(packed) or {}) do attached[#attached + 1] = plan[P.id] end
-  end
-  return attached
+-- Ends a step without a pool; rest is {totals, flag, plans}.
+local function end_without_pool(c, code, rest)
+  local text = rest and text_of(rest) or ''
+  return finish(c, struct_pack(formats.check, MARK.decided, #code, code, now, 0, 0, '', 0, 0, #text, text, 0, 0), false)
 end
 
-local function failure(code) return finish(pack(MARK.decided, code, now, 0, NO_POOL, NONE, 0, NONE, NONE), false) end
+-- Ends a step with a view, what was taken of it, and the ids of plans for a preview.
+local function end_with_view(c, view, lines, amount, plans)
+  local code, feature, parts, changed = view.code, view.feature, view.parts, #lines > 0
+  if #parts == 1 and not view.shared_from and #lines <= 4 and not plans and (#parts[1].s - 1) / B.size <= LIMIT.shown then -- nearly always
+    local p = parts[1]
+    local entity, text = p.owner.entity, p.text
+    if changed then
+      return finish(c, struct_pack(formats.check_with_line, MARK.decided, #code, code, now, view.need, #feature, feature, amount, 0, 0, '', 1, 1,
+        #entity, entity, #text, text, lines[1], lines[2], lines[3], lines[4]), true)
+    end
+    return finish(c, struct_pack(formats.check_of_one, MARK.decided, #code, code, now, view.need, #feature, feature, 0, 0, 0, '', 1, 0,
+      #entity, entity, #text, text), false)
+  end
+  local snapshot = snapshot_of(view, lines)
+  local totals = snapshot[SNAPSHOT.totals]
+  local rest = (#totals > 0 or plans) and text_of({ totals, NOTHING, plans or NOTHING }) or ''
+  local pieces = { struct_pack(formats.check, MARK.decided, #code, code, now, view.need, #feature, feature, amount,
+    snapshot[SNAPSHOT.whole], #rest, rest, (#snapshot - SNAPSHOT.size) / 2, #lines / 4) }
+  for i = SNAPSHOT.size + 1, #snapshot, 2 do
+    pieces[#pieces + 1] = struct_pack(formats.part, #snapshot[i], snapshot[i], #snapshot[i + 1], snapshot[i + 1])
+  end
+  for i = 1, #lines, 4 do
+    pieces[#pieces + 1] = struct_pack(formats.line, lines[i], lines[i + 1], lines[i + 2], lines[i + 3])
+  end
+  return finish(c, table.concat(pieces), changed)
+end
 
-local function decide_flag(feature, entity, raw)
-  local own, entity_own, entity_record = raw[2], raw[3], raw[4]
-  if call('HEXISTS', customer, 'c') == 0 then return failure(no_customer()) end
-  if entity ~= '' and not entity_record then return failure('entity_not_found') end
-  if args[2] == 1 then return failure('flag_not_consumable') end
-  for _, packed in ipairs({ own or '', entity_own or '' }) do
-    for _, flag in ipairs(packed ~= '' and unpacked(packed) or {}) do
-      if flag[F.expires] == 0 or flag[F.expires] > now then
-        return finish(pack(MARK.decided, 'flag', now, 0, NO_POOL, NONE, 0, flag, NONE), false)
+local function attached_plans(c, entity)
+  local ids = {}
+  for _, owner in ipairs({ c, entity or nil }) do
+    if owner.v[C.rest] ~= '' then
+      for _, plan in ipairs(values_of(owner.v[C.rest])[1]) do ids[#ids + 1] = plan[P.id] end
+    end
+  end
+  return ids
+end
+
+local function decide_flag(c, entity, feature, asked)
+  if asked % 2 == ASKED.deduct then return end_without_pool(c, 'flag_not_consumable') end
+  for _, owner in ipairs({ c, entity or nil }) do
+    if owner.v[C.rest] ~= '' then
+      for _, flag in ipairs(values_of(owner.v[C.rest])[2]) do
+        if flag[F.feature] == feature and (flag[F.expires] == 0 or flag[F.expires] > now) then
+          return end_without_pool(c, 'flag', { NOTHING, { flag[F.plan], flag[F.expires] }, NOTHING })
+        end
       end
     end
   end
-  local plans = args[3] == 1 and attached_plans(entity) or NONE
-  return finish(pack(MARK.decided, 'not_entitled', now, 0, NO_POOL, NONE, 0, NONE, plans), false)
+  return end_without_pool(c, 'not_entitled', asked >= ASKED.preview and { NOTHING, NOTHING, attached_plans(c, entity) })
 end
 
-local function decide_pool(entity, deducting, raw)
-  local pool, code = choose(entity, args, 5, raw, 2)
-  if not pool then return failure(code) end
-  if not pool[POOL.need] then return failure(pool[POOL.code]) end
-  local lines, amount = NONE, 0
-  if pool[POOL.allowed] and deducting then
-    lines, amount = apply(pool, pool[POOL.need])
-    if not lines then return failure('amount_out_of_range') end
+local function decide_pool(c, entity, asked)
+  local view = choose(c, entity, a, at + STEP.size + 1, at + STEP.size + a[at + STEP.needs])
+  if not view.need then return end_without_pool(c, view.code) end
+  local lines, amount, plans = NOTHING, 0, nil
+  if view.allowed and asked % 2 == ASKED.deduct then
+    lines, amount = apply(view, view.need)
+    if not lines then return end_without_pool(c, 'amount_out_of_range') end
+  elseif not view.allowed and asked >= ASKED.preview then
+    plans = attached_plans(c, entity)
   end
-  local plans = not pool[POOL.allowed] and args[3] == 1 and attached_plans(entity) or NONE
-  local snapshot = #pool[POOL.list] > 0 and pool_snapshot(pool) or { pool[POOL.feature] }
-  return finish(pack(MARK.decided, pool[POOL.code], now, pool[POOL.need], snapshot, lines, amount, NONE, plans), #lines > 0)
+  return end_with_view(c, view, lines, amount, plans)
 end
 
-return each_step(function()
-  local entity, mode, feature = args[1], args[2], args[4]
-  local fields = { last_field }
-  if feature ~= '' then
-    fields[2] = 'f' .. feature
-    if entity ~= '' then fields[3], fields[4] = 'F' .. #feature .. ':' .. feature .. entity, 'e' .. entity end
-  else
-    pool_fields(fields, entity, args, 5)
-  end
-  local raw = read(fields)
-  local seen = begin(raw[1])
+return take_steps(function(c)
+  local seen, refusal = begin(c)
   if seen then return seen end
-  if mode ~= 0 and mode ~= 1 then return failure(mode) end
-  if feature ~= '' then return decide_flag(feature, entity, raw) end
-  return decide_pool(entity, mode == 1, raw)
+  if refusal then return end_without_pool(c, refusal) end
+  if not exists(c) then return end_without_pool(c, 'customer_not_found') end
+  local entity, id = nil, a[at + STEP.entity]
+  if id ~= '' then
+    entity = entity_of(c, id, a[at + STEP.entity_key])
+    if not entity then return end_without_pool(c, 'entity_not_found') end
+  end
+  local feature, asked = a[at + STEP.kind], a[at + STEP.args]
+  if feature ~= '' then return decide_flag(c, entity, feature, asked) end
+  return decide_pool(c, entity, asked)
 end)

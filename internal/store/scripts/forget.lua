@@ -1,14 +1,51 @@
--- forget: drops the entries of a ledger all of which are committed.
--- uses: fields
+-- forget: drops the outcomes of a source that are committed, and what is left of customers that do not
+-- exist for having been asked about.
+-- uses: layout msgpack
 --
--- KEYS[1] the customer, KEYS[2] the entries of the ledger
--- ARGV[1] the committed offset, ARGV[2] how long to keep what is left of a customer that does
---         not exist, in milliseconds, ARGV[3] the topic partition (store.Source)
--- Returns 1 where they were dropped, 0 where an entry is not committed.
--- Invariant: what ledger.lua answers to any record stays the same, but that it cannot
--- repeat the outcome of one that is committed.
-local last = redis.call('HGET', KEYS[1], 'l' .. ARGV[3])
-if not last or tonumber(string.match(last, '^%d+')) >= tonumber(ARGV[1]) then return 0 end
-redis.call('DEL', KEYS[2])
-if redis.call('HEXISTS', KEYS[1], 'c') == 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
-return 1
+-- KEYS[1] the log of the source, for example tollgate:log:Yk3a9d_Q; or KEYS[1] a customer, where there is
+--   no log (in a Cluster)
+-- KEYS[2..] customers, for example tollgate:{acme}
+-- ARGV[1] the source (store.Source), ARGV[2] the offset up to which it is committed, ARGV[3] 1 where there is a log
+-- Returns how many outcomes, or texts of them, were dropped.
+-- Invariant: what ledger.lua answers to any record stays the same, but that it cannot repeat the outcome of
+-- one that is committed.
+local source, committed, has_log = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
+local call, dropped = redis.call, 0
+
+local function forget_log(key)
+  local fields = {}
+  for _, field in ipairs(call('HKEYS', key)) do
+    local offset = tonumber(field)
+    if offset and offset < committed and #fields < LIMIT.keys then fields[#fields + 1] = field end
+  end
+  if #fields == 0 then return end
+  local floor = tonumber(call('HGET', key, 'floor') or 0)
+  call('HSET', key, 'floor', string.format('%.0f', math.max(floor, committed)))
+  dropped = dropped + call('HDEL', key, unpack(fields))
+end
+
+local function forget_customer(key, text)
+  local v = values_of(text)
+  if v[C.format] ~= LIMIT.format then return end
+  local l = v[C.ledgers]
+  for base = 0, #l - L.size, L.size do
+    if l[base + L.source] == source and l[base + L.last] < committed then
+      if v[C.life] ~= '' and l[base + L.entries] ~= '' then
+        l[base + L.floor], l[base + L.entries] = math.max(committed, l[base + L.floor]), ''
+        call('SET', key, text_of(v))
+        dropped = dropped + 1
+      elseif v[C.life] == '' and has_log and #l == L.size then
+        -- The floor of the log tells that it was asked about; without a log the mark ends by itself.
+        dropped = dropped + call('UNLINK', key)
+      end
+    end
+  end
+end
+
+if has_log then forget_log(KEYS[1]) end
+for i = has_log and 2 or 1, #KEYS do
+  local text = call('GET', KEYS[i])
+  -- What cannot be read is left to the customer's next record.
+  if text then pcall(forget_customer, KEYS[i], text) end
+end
+return dropped

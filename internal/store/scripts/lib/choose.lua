@@ -1,74 +1,93 @@
--- Which pool (semantics). Candidates are pairs in a list, from a place on: a feature and
--- the need in its units, the feature's own pool first, then the credit systems that cover
--- it in the catalogue's order. A need of '!' does not fit: such a pool allows nothing.
+-- uses: layout msgpack call pool deduct
+-- Which pool (semantics), and how an outcome shows it. Candidates are pairs in a list, from a place to
+-- another: a feature and the need in its units, the feature's own pool first, then the credit systems
+-- that cover it in the catalogue's order. A need of false does not fit: such a pool allows nothing.
 
--- Adds the fields of the customer that choose looks at.
-local function pool_fields(fields, entity, candidates, from)
-  for i = from, #candidates, 2 do
-    local feature, n = candidates[i], #fields
-    fields[n + 1] = 'b' .. feature
-    fields[n + 2] = entity == '' and 'n' .. feature or balances_field(feature, entity)
-  end
-  if entity ~= '' then fields[#fields + 1] = 'e' .. entity end
+local function is_empty(view)
+  local empty = true
+  each_balance(view, function() empty = false end)
+  return empty
 end
 
--- Returns the pool, with its need, code and whether it is allowed; or nil and an error code
--- where there is no such customer or entity. raw are the values of those fields, from a place
--- on, where the caller has read them.
-local function choose(entity, candidates, from, raw, raw_from)
-  if not raw then
-    local fields = {}
-    pool_fields(fields, entity, candidates, from)
-    raw, raw_from = read(fields), 1
-  end
-  local found = false
-  for i = raw_from, #raw do found = found or raw[i] end
-  if not found and call('HEXISTS', customer, 'c') == 0 then return nil, no_customer() end
-  if entity ~= '' and not raw[#raw] then return nil, 'entity_not_found' end
-
+-- Returns the view that is used, or reported where none allows it, with its need, code and allowed.
+local function choose(c, entity, candidates, from, to)
   local reported, reports_credits
-  for i = from, #candidates, 2 do
-    local own, second = raw[i - from + raw_from], raw[i - from + raw_from + 1]
-    local entity_own, shared = entity ~= '' and second, entity == '' and second
-    local pool = read_pool(candidates[i], entity, own, entity_own, shared)
-    pool[POOL.need] = tonumber(candidates[i + 1])
-    write_owners(pool)
-    if pool[POOL.need] then
-      pool[POOL.code], pool[POOL.allowed] = decide(pool, pool[POOL.need])
-    else
-      pool[POOL.code], pool[POOL.allowed] = 'amount_out_of_range', false
-    end
-    if pool[POOL.allowed] then return pool end
+  for i = from, to, 2 do
+    local view = view_of(c, candidates[i], entity)
+    decide(view, candidates[i + 1])
+    if view.allowed then return view end
     -- For the denial: the first credit system that the customer has, else the own pool.
-    if i == from or (#pool[POOL.list] > 0 and not reports_credits) then
-      reported, reports_credits = pool, i > from
+    if i == from or (not reports_credits and not is_empty(view)) then
+      reported, reports_credits = view, i > from
     end
   end
   return reported
 end
 
--- A pool as an outcome bears it: {feature, and of each owner the entity and the packed
--- balances}.
-local function pool_snapshot(pool)
-  local snapshot, owners = { pool[POOL.feature] }, pool[POOL.owners]
-  for i = 1, #owners do
-    snapshot[2 * i], snapshot[2 * i + 1] = owners[i][OWNER.entity], owners[i][OWNER.packed] or ''
+-- A sum that a double may not count exactly, as two that it does: millions, and the rest.
+local function new_sum() return { 0, 0 } end
+local function add(sum, n)
+  local rest = n % 1000000
+  sum[1], sum[2] = sum[1] + (n - rest) / 1000000, sum[2] + rest
+end
+
+-- A snapshot of more balances than are shown: the first of them, those that the lines name behind them,
+-- and what all of them add up to.
+local function snapshot_of_many(view, lines)
+  local shown, granted, remaining, usage, open = 0, new_sum(), new_sum(), new_sum(), new_sum()
+  local unlimited, overage, bounded, next_reset = 0, 0, 1, 0
+  local parts, of_part = {}, {} -- what is shown of each part: the part of the snapshot and how many balances
+  each_balance(view, function(s, i, n)
+    local only_usage = is_unlimited(s, i)
+    if only_usage then unlimited = 1 end
+    add(granted, s[i + B.included] + s[i + B.prepaid])
+    add(remaining, remaining_of(s, i))
+    add(usage, usage_of(s, i))
+    if allows_overage(s, i) then
+      overage = 1
+      if s[i + B.max] < 0 then bounded = 0 else add(open, s[i + B.max]) end
+    end
+    local resets = s[i + B.resets]
+    if resets > 0 and (next_reset == 0 or resets < next_reset) then next_reset = resets end
+    if shown < LIMIT.shown then
+      shown = shown + 1
+      local mine = of_part[n] or { place = #parts + 1, s = { 0 }, index = {} }
+      of_part[n], parts[mine.place] = mine, { view.parts[n].owner.entity, mine.s }
+      mine.index[i] = (#mine.s - 1) / B.size
+      for j = 1, B.size do mine.s[#mine.s + 1] = s[i + j] end
+    end
+  end)
+  local shown_parts = #parts
+  for l = 1, #lines, 4 do
+    local n, i = lines[l] + 1, lines[l + 1] * B.size + POOL.base
+    local mine = of_part[n]
+    if mine and mine.index[i] then
+      lines[l], lines[l + 1] = mine.place - 1, mine.index[i]
+    else
+      local s = { 0, unpack(view.parts[n].s, i + 1, i + B.size) }
+      parts[#parts + 1] = { view.parts[n].owner.entity, s }
+      lines[l], lines[l + 1] = #parts - 1, 0
+    end
   end
+  local totals = {
+    shown_parts, granted[1], granted[2], remaining[1], remaining[2], usage[1], usage[2],
+    unlimited, overage, bounded, open[1], open[2], next_reset,
+  }
+  local snapshot = { view.feature, 0, totals }
+  for _, part in ipairs(parts) do snapshot[#snapshot + 1], snapshot[#snapshot + 2] = part[1], text_of_pool(part[2]) end
   return snapshot
 end
 
--- Takes need off the pool, or gives back where it is negative, and writes it. Returns
--- the lines and the amount; nil where an amount would not fit, and nothing is written.
-local function apply(pool, need, force)
-  local lines, total
-  if need < 0 then
-    lines, total = give_back(pool, -need)
-  elseif need > 0 then
-    lines, total = deduct(pool, need, force)
-  else
-    return {}, 0
-  end
-  if not fits(pool) then return nil end
-  write_owners(pool)
-  return lines, total
+-- A view as an outcome has it: {feature, how many parts count as a whole (0: all), totals ({}: there
+-- are no more than are shown), and of each part the entity and its balances}. Lines refer to the
+-- snapshot's parts and are changed where these are not the view's.
+local NO_TOTALS = {}
+local function snapshot_of(view, lines)
+  local parts, balances = view.parts, 0
+  for n = 1, #parts do balances = balances + (#parts[n].s - 1) / B.size end
+  if balances > LIMIT.shown then return snapshot_of_many(view, lines or {}) end
+  local snapshot = { view.feature, (view.shared_from or 1) - 1, NO_TOTALS }
+  if view.shared_from == 1 then snapshot[2] = -1 end
+  for n = 1, #parts do snapshot[2 * n + 2], snapshot[2 * n + 3] = parts[n].owner.entity, parts[n].text end
+  return snapshot
 end

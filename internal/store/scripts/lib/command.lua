@@ -1,84 +1,198 @@
--- What the scripts of commands share: their step, their outcome, and a customer's state to
--- work on.
+-- uses: layout msgpack call ledger outcome pool deduct choose
+-- What commands share: their outcome, and a customer's state to work on.
 --
--- Outcome: mark, code, now, snapshots, events, extra; code is '' where the command was
--- carried out, <code> or <code>: <message> where it was not. An event: {feature asked, its
--- units asked, code, amount, snapshot, lines}.
-local function run(decide)
-  return each_step(function() return begin(get(last_field)) or decide() end)
-end
+-- Outcome: mark, code, now, snapshots, events, extra; code is '' if the command was carried out,
+-- <code> or <code>: <message> if not. An event: {feature asked, its units asked, code, amount,
+-- snapshot, lines}.
 
-local function snapshots_of(pools)
+-- By type, what carries a command out: execute(c, ...) with the values of STEP.args, for a customer
+-- that exists (but for customer.put). It returns the snapshots, events and extra of its outcome, and
+-- whether anything was changed; or nil, an error code and snapshots for the answer, and then nothing
+-- is changed, whatever it has done before.
+local commands = {}
+
+local function outcome_of(snapshots, events, extra) return text_of({ MARK.decided, '', now, snapshots, events, extra }) end
+local function failure_of(code, snapshots, events) return text_of({ MARK.decided, code, now, snapshots or NOTHING, events or NOTHING, NOTHING }) end
+
+local function snapshots_of(views)
   local list = {}
-  for i, pool in ipairs(pools) do list[i] = pool_snapshot(pool) end
+  for i, view in ipairs(views) do list[i] = snapshot_of(view) end
   return list
 end
-local function command_outcome(pools, events, extra)
-  return pack(MARK.decided, '', now, snapshots_of(pools), events, extra)
-end
-local function command_failure(code, pools, events)
-  return pack(MARK.decided, code, now, snapshots_of(pools or {}), events or {}, {})
-end
 
--- Whose balances of a feature they are, as they stand.
-local function read_owner_now(feature, entity)
-  local packed = call('HGET', customer, balances_field(feature, entity))
-  local owner = read_owner(feature, entity, packed)
-  complete_all(owner[OWNER.balances])
-  return owner
-end
-
--- The pool of a feature as it stands, for the answer.
-local function current_pool(feature, entity)
-  local raw = call('HMGET', customer, 'b' .. feature, balances_field(feature, entity), 'n' .. feature)
-  local entity_own, shared = entity ~= '' and raw[2], entity == '' and raw[3]
-  local pool = read_pool(feature, entity, raw[1], entity_own, shared)
-  write_owners(pool)
-  complete_all(pool[POOL.list])
-  return pool
-end
-
--- Every pool that has a balance in it, as the customer or an entity sees it.
-local function current_pools(entity)
-  local features, pools = {}, {}
-  for _, field in ipairs(call('HKEYS', customer)) do
-    local kind = string.sub(field, 1, 1)
-    if kind == 'b' or (kind == 'n' and entity == '') then
-      features[string.sub(field, 2)] = true
-    elseif kind == 'B' and entity ~= '' then
-      local length, start = match(field, '^B(%d+):()')
-      local feature = string.sub(field, start, start + length - 1)
-      if string.sub(field, start + length) == entity then features[feature] = true end
+-- Every view that has a balance in it, as the customer or an entity sees it.
+local function all_views(c, entity)
+  local features, views = {}, {}
+  local function collect_features(v)
+    for i = C.pools, #v, 2 do features[#features + 1] = v[i] end
+  end
+  collect_features(c.v)
+  if entity then
+    collect_features(entity.v)
+  elseif c.v[C.shared] ~= '' then
+    local s = values_of(c.v[C.shared])
+    for i = 0, #s - SHARED.size, SHARED.size do features[#features + 1] = s[i + SHARED.feature] end
+  end
+  local seen = {}
+  for _, feature in ipairs(features) do
+    if not seen[feature] then
+      seen[feature] = true
+      local view = view_of(c, feature, entity)
+      if not is_empty(view) then views[#views + 1] = view end
     end
   end
-  for feature in pairs(features) do
-    local pool = current_pool(feature, entity)
-    if #pool[POOL.list] > 0 then pools[#pools + 1] = pool end
+  return views
+end
+
+local function next_seq(c)
+  c.v[C.seq], c.changed = c.v[C.seq] + 1, true
+  return c.v[C.seq]
+end
+
+-- The plans and the flags of an owner; to be put back where they are changed.
+local function plans_of(owner)
+  if owner.v[C.rest] == '' then return {}, {} end
+  return unpack(values_of(owner.v[C.rest]))
+end
+local function put_plans(owner, plans, flags)
+  owner.v[C.rest] = #plans + #flags > 0 and text_of({ plans, flags }) or ''
+  owner.changed = true
+end
+
+-- The owner that the command at hand names: the customer, or an entity; nil where there is no such.
+local function owner_asked(c)
+  local id = a[at + STEP.entity]
+  if id == '' then return c end
+  return entity_of(c, id, a[at + STEP.entity_key]) or nil
+end
+
+-- The values of PROFILE.
+local function profile_of(c)
+  if not c.profile then
+    local text = call('GET', c.key .. ':p')
+    local profile = text and values_of(text)
+    c.profile = profile and profile[PROFILE.life] == c.v[C.life] and profile or { c.v[C.life], '', '', '' }
   end
-  return pools
+  return c.profile
 end
 
-local function read_list(field) -- a packed list of the hash, empty where there is none
-  local packed = call('HGET', customer, field)
-  return packed and unpacked(packed) or {}
+-- Puts an id into the directory of entities, '' to take it out.
+local function put_chunk(c, number, id)
+  local chunk, place = math.floor(number / DIRECTORY.size), number % DIRECTORY.size
+  local key = c.key .. ':d:' .. chunk
+  c.chunks = c.chunks or {}
+  local text = c.chunks[chunk] or call('GET', key)
+  local v = text and values_of(text) or {}
+  if v[1] ~= c.v[C.life] then v = { c.v[C.life] } end
+  for i = #v + 1, place + 1 do v[i] = '' end
+  v[place + 2] = id
+  c.chunks[chunk] = text_of(v)
+  put_key(c, key, c.chunks[chunk])
 end
-local function store_list(field, list)
-  if #list == 0 then
-    call('HDEL', customer, field)
-  else
-    call('HSET', customer, field, pack(list))
+
+-- The balances of a feature that an owner holds itself, by themselves.
+local function balances_held(owner, feature)
+  local p = pool_of(owner, feature)
+  return p and balances_of(p.s) or {}
+end
+
+local function any_shared(list)
+  for _, b in ipairs(list) do
+    if b[B.flags] % FLAG.overage >= FLAG.shared then return true end
+  end
+  return false
+end
+
+-- Counts the entities that hold shared balances of a feature.
+local function count_holder(c, feature, by)
+  local s = c.v[C.shared] == '' and {} or values_of(c.v[C.shared])
+  local kept, found = {}, false
+  for i = 0, #s - SHARED.size, SHARED.size do
+    local id, entities = s[i + SHARED.feature], s[i + SHARED.entities]
+    if id == feature then entities, found = entities + by, true end
+    if entities > 0 then kept[#kept + 1], kept[#kept + 2] = id, entities end
+  end
+  if not found then kept[#kept + 1], kept[#kept + 2] = feature, by end
+  c.v[C.shared], c.changed = #kept > 0 and text_of(kept) or '', true
+end
+
+-- Puts an owner's balances of a feature back. Invariant: SHARED.entities is the number of entities that
+-- hold shared balances, so that a customer without any never pays for looking.
+local function put_held(c, owner, feature, list)
+  local p = pool_of(owner, feature)
+  if not p then
+    local v = owner.v
+    v[#v + 1], v[#v + 2] = feature, ''
+    p = { s = { 0 }, text = '', place = #v, owner = owner }
+    owner.pools[feature] = p
+  end
+  local had = owner ~= c and any_shared(balances_of(p.s))
+  put_balances(p.s, list)
+  pool_changed(p)
+  local has = owner ~= c and any_shared(list)
+  if had ~= has then count_holder(c, feature, has and 1 or -1) end
+end
+
+-- A view of some of the balances that an owner holds of a feature, and what puts them back behind a
+-- change of it: false where an amount would not fit.
+local function view_of_some(c, owner, feature, wanted)
+  local list, s = balances_held(owner, feature), { 0 }
+  local places = {}
+  for k, b in ipairs(list) do
+    if wanted(b) then
+      places[#places + 1] = k
+      for j = 1, B.size do s[#s + 1] = b[j] end
+    end
+  end
+  local view = { feature = feature, parts = { { s = s, owner = owner } }, rollovers = true }
+  return view, function()
+    for n, k in ipairs(places) do
+      local i = POOL.base + (n - 1) * B.size
+      if not fits(s, i) then return false end
+      for j = 1, B.size do list[k][j] = s[i + j] end
+    end
+    put_held(c, owner, feature, list)
+    return true
   end
 end
 
--- The customer's record, nil where there is none.
-local function read_customer()
-  local packed = call('HGET', customer, 'c')
-  return packed and unpacked(packed) or nil
-end
-local function write_customer(record) call('HSET', customer, 'c', pack(record)) end
-local function next_seq(record)
-  record[C.seq] = record[C.seq] + 1
-  return record[C.seq]
+-- The state of a customer before a command, and the way back to it.
+local function checkpoint(c)
+  local v, changed, owners = c.v and { unpack(c.v) }, c.changed, {}
+  for id, owner in pairs(c.owners or {}) do owners[id] = owner and { { unpack(owner.v) }, owner.changed } end
+  local writes, drops, expires = #(c.writes or {}), #(c.drops or {}), #(c.expires or {})
+  local profile = c.profile and { unpack(c.profile) }
+  local chunks = {}
+  for n, text in pairs(c.chunks or {}) do chunks[n] = text end
+  return function()
+    c.v, c.changed, c.pools, c.chunks, c.profile = v, changed, {}, chunks, profile
+    for id, owner in pairs(c.owners or {}) do
+      local before = owners[id]
+      if owner and before then
+        owner.v, owner.changed, owner.pools = before[1], before[2], {}
+      elseif before == nil then
+        c.owners[id] = nil -- it is read again
+      end
+    end
+    for list, n in pairs({ [c.writes or {}] = writes, [c.drops or {}] = drops, [c.expires or {}] = expires }) do
+      for i = #list, n + 1, -1 do list[i] = nil end
+    end
+  end
 end
 
-local function entity_exists(entity) return call('HEXISTS', customer, 'e' .. entity) == 1 end
+-- Carries the command at hand out, and returns the reply to it.
+local function take_command(c)
+  local seen, refusal = begin(c)
+  if seen then return seen end
+  local kind = a[at + STEP.kind]
+  if not refusal and kind ~= 'customer.put' and not exists(c) then refusal = 'customer_not_found' end
+  if refusal then return finish(c, failure_of(refusal), false) end
+  local undo = checkpoint(c)
+  local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[at + STEP.args])))
+  if not snapshots then
+    local code, shown, refused = events, extra, changed
+    undo()
+    return finish(c, failure_of(code, shown, refused), false)
+  end
+  return finish(c, outcome_of(snapshots, events, extra), changed)
+end

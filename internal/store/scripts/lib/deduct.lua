@@ -1,173 +1,135 @@
--- Taking an amount off a pool, and giving it back (semantics: Deduction order).
+-- uses: layout msgpack call pool rollovers
+-- Taking an amount off a view, and giving it back (semantics: Deduction order).
 --
--- deduct(pool, need, force): takes up to need, in place, marks the owners changed and
---   returns the lines and what was taken. force: what finds no room goes
---   into overage on the last balance, whatever its bounds. A line's balance counts
---   within its owner, from 0; D.owner counts the pool's owners, from 0.
--- give_back(pool, amount): the way back, no further than to what was granted.
--- Invariant: remaining never grows past granted, no part of a balance turns negative,
--- and the lines add up to what was taken.
-local function usage_of(b)
-  return b[B.included] - b[B.included_left] + b[B.prepaid] - b[B.prepaid_left] + b[B.over] + b[B.from_rollovers]
+-- deduct(view, need, force): takes up to need and returns the lines and what was taken. force: what
+--   finds no room goes into overage on the last balance, whatever its bounds. Of a line, part and
+--   balance count from 0. Parts that are changed have touched set.
+-- give_back(view, amount): the way back, no further than to what was granted.
+-- Invariant: remaining never grows past granted, no part of a balance turns negative, and the lines
+-- add up to what was taken.
+
+-- Notes what was taken of balance i of part n.
+local function add_line(view, lines, n, i, amount, kind)
+  local m = #lines
+  lines[m + 1], lines[m + 2], lines[m + 3], lines[m + 4] = n - 1, (i - POOL.base) / B.size, amount, kind
+  view.parts[n].touched = true
 end
 
--- Adds the line for what was taken off the i-th balance of the pool.
-local function add_line(lines, pool, i, amount, kind)
-  local owner = pool[POOL.owner_of][i]
-  pool[POOL.owners][owner][OWNER.changed] = true
-  local n = #lines
-  lines[n + 1], lines[n + 2], lines[n + 3], lines[n + 4] = owner - 1, pool[POOL.place_of][i] - 1, amount, kind
+-- Moves what there is, up to left, into or out of a value of a balance, and returns what is still left.
+local function move(view, lines, n, i, field, sign, there_is, left, taken, kind)
+  local amount = there_is < left and there_is or left
+  if amount <= 0 then return left end
+  local s = view.parts[n].s
+  s[i + field] = s[i + field] + sign * amount
+  add_line(view, lines, n, i, taken * amount, kind)
+  return left - amount
 end
 
-local function has_rollovers(list)
-  for i = 1, #list do
-    if #list[i][B.rollovers] > 0 then return true end
-  end
-  return false
+-- The balances of a view that have rollovers, for rollovers.lua, and which part each is of.
+local function with_rollovers(view)
+  local list, part_of = {}, {}
+  each_balance(view, function(s, i, n)
+    if s[i + B.rollovers] ~= '' then list[#list + 1], part_of[#part_of + 1] = { s, i }, n end
+  end)
+  return list, part_of
 end
 
--- The pool's rollovers, soonest expiry first, each with its balance.
-local function rollovers_in_order(list)
-  local all = {}
-  for i = 1, #list do
-    local b = list[i]
-    for j, r in ipairs(b[B.rollovers]) do all[#all + 1] = { r = r, b = b, i = i, j = j } end
-  end
-  if #all > 1 then
-    table.sort(all, function(x, y)
-      local x_expires, y_expires = x.r[R.expires], y.r[R.expires]
-      if x_expires ~= y_expires then
-        if x_expires == 0 or y_expires == 0 then return y_expires == 0 end
-        return x_expires < y_expires
-      end
-      if x.i ~= y.i then return x.i < y.i end
-      return x.j < y.j
+local function deduct(view, need, force)
+  local parts, shared_from, left, lines = view.parts, view.shared_from or math.huge, need, {}
+  if view.rollovers then
+    local list, part_of = with_rollovers(view)
+    left = left - take_rollovers(list, left, function(place, amount)
+      add_line(view, lines, part_of[place], list[place][2], amount, KIND.rollover)
     end)
   end
-  return all
-end
-
-local function deduct(pool, need, force)
-  local list, left = pool[POOL.list], need
-  local lines = {}
-  if has_rollovers(list) then
-    for _, entry in ipairs(rollovers_in_order(list)) do
-      local amount = min(entry.r[R.left], left)
-      if amount > 0 then
-        entry.r[R.left] = entry.r[R.left] - amount
-        entry.b[B.from_rollovers] = entry.b[B.from_rollovers] + amount
-        left = left - amount
-        add_line(lines, pool, entry.i, amount, KIND.rollover)
+  local last_n, last_i
+  for n = 1, #parts do
+    local s = parts[n].s
+    for i = POOL.base, #s - 1, B.size do
+      local flags = s[i + B.flags]
+      if n < shared_from or flags % FLAG.overage >= FLAG.shared then
+        last_n, last_i = n, i
+        if left > 0 then
+          if flags % 2 == FLAG.unlimited then
+            left = move(view, lines, n, i, B.over, 1, left, left, 1, KIND.unlimited)
+          else
+            left = move(view, lines, n, i, B.included_left, -1, s[i + B.included_left], left, 1, KIND.included)
+            if left > 0 then left = move(view, lines, n, i, B.prepaid_left, -1, s[i + B.prepaid_left], left, 1, KIND.prepaid) end
+          end
+        elseif not force then
+          return lines, need
+        end
       end
     end
   end
-  for i = 1, #list do
-    if left <= 0 then break end
-    local b = list[i]
-    if b[B.unlimited] == 1 then
-      b[B.over] = b[B.over] + left
-      add_line(lines, pool, i, left, KIND.unlimited)
-      left = 0
-    else
-      local amount = min(b[B.included_left], left)
-      if amount > 0 then
-        b[B.included_left] = b[B.included_left] - amount
-        left = left - amount
-        add_line(lines, pool, i, amount, KIND.included)
+  if left > 0 then
+    each_balance(view, function(s, i, n)
+      if left > 0 and allows_overage(s, i) then
+        local room = s[i + B.max] < 0 and left or s[i + B.max] - s[i + B.over]
+        left = move(view, lines, n, i, B.over, 1, room, left, 1, KIND.overage)
       end
-      amount = min(b[B.prepaid_left], left)
-      if amount > 0 then
-        b[B.prepaid_left] = b[B.prepaid_left] - amount
-        left = left - amount
-        add_line(lines, pool, i, amount, KIND.prepaid)
-      end
-    end
+    end)
   end
-  for i = 1, #list do
-    if left <= 0 then break end
-    local b = list[i]
-    if b[B.overage] == 1 then
-      local amount = left
-      if b[B.max] >= 0 then amount = min(left, max(0, b[B.max] - b[B.over])) end
-      if amount > 0 then
-        b[B.over] = b[B.over] + amount
-        left = left - amount
-        add_line(lines, pool, i, amount, KIND.overage)
-      end
-    end
-  end
-  if force and left > 0 then
-    local b = list[#list]
-    b[B.over] = b[B.over] + left
-    add_line(lines, pool, #list, left, KIND.overage)
-    left = 0
-  end
+  if force and left > 0 then left = move(view, lines, last_n, last_i, B.over, 1, left, left, 1, KIND.overage) end
   return lines, need - left
 end
 
-local function give_back(pool, amount)
-  local list, left = pool[POOL.list], amount
-  complete_all(list)
-  local lines = {}
-  for i = #list, 1, -1 do
-    local b = list[i]
-    if b[B.unlimited] == 0 then
-      local back = min(b[B.over], left)
-      if back > 0 then
-        b[B.over] = b[B.over] - back
-        left = left - back
-        add_line(lines, pool, i, -back, KIND.overage)
-      end
-    end
+local function give_back(view, amount)
+  local lines, left, balances = {}, amount, {}
+  each_balance(view, function(s, i, n) balances[#balances + 1] = { s, i, n } end)
+  for k = #balances, 1, -1 do
+    local s, i, n = unpack(balances[k])
+    if not is_unlimited(s, i) then left = move(view, lines, n, i, B.over, -1, s[i + B.over], left, -1, KIND.overage) end
   end
-  for i = #list, 1, -1 do
-    local b = list[i]
-    if b[B.unlimited] == 1 then
-      local back = min(b[B.over], left)
-      if back > 0 then
-        b[B.over] = b[B.over] - back
-        left = left - back
-        add_line(lines, pool, i, -back, KIND.unlimited)
-      end
+  for k = #balances, 1, -1 do
+    local s, i, n = unpack(balances[k])
+    if is_unlimited(s, i) then
+      left = move(view, lines, n, i, B.over, -1, s[i + B.over], left, -1, KIND.unlimited)
     else
-      local back = min(b[B.prepaid] - b[B.prepaid_left], left)
-      if back > 0 then
-        b[B.prepaid_left] = b[B.prepaid_left] + back
-        left = left - back
-        add_line(lines, pool, i, -back, KIND.prepaid)
-      end
-      back = min(b[B.included] - b[B.included_left], left)
-      if back > 0 then
-        b[B.included_left] = b[B.included_left] + back
-        left = left - back
-        add_line(lines, pool, i, -back, KIND.included)
-      end
+      left = move(view, lines, n, i, B.prepaid_left, 1, s[i + B.prepaid] - s[i + B.prepaid_left], left, -1, KIND.prepaid)
+      left = move(view, lines, n, i, B.included_left, 1, s[i + B.included] - s[i + B.included_left], left, -1, KIND.included)
     end
   end
-  local rollovers = rollovers_in_order(list)
-  for i = #rollovers, 1, -1 do
-    local b, r = rollovers[i].b, rollovers[i].r
-    local back = min(r[R.held] - r[R.left], left)
-    if back > 0 then
-      r[R.left] = r[R.left] + back
-      b[B.from_rollovers] = b[B.from_rollovers] - back
-      left = left - back
-      add_line(lines, pool, rollovers[i].i, -back, KIND.rollover)
-    end
+  if left > 0 then
+    local list, part_of = with_rollovers(view)
+    left = left - give_back_rollovers(list, left, function(place, back)
+      add_line(view, lines, part_of[place], list[place][2], back, KIND.rollover)
+    end)
   end
   return lines, left - amount
 end
 
--- Whether every amount of the pool still fits. What was granted does, and usage is no more
--- where nothing goes beyond it.
-local function fits(pool)
-  local list = pool[POOL.list]
-  for i = 1, #list do
-    local b = list[i]
-    if b[B.over] > 0 or b[B.from_rollovers] > 0 then
-      complete(b)
-      if usage_of(b) > LIMIT.max or b[B.over] > LIMIT.max then return false end
+-- Whether every amount of a balance fits. What was granted does, and usage is no more if nothing goes beyond it.
+local function fits(s, i)
+  local over = s[i + B.over]
+  return over <= LIMIT.max and (over == 0 and s[i + B.from_rollovers] == 0 or usage_of(s, i) <= LIMIT.max)
+end
+
+-- Ends a change of a view; false if an amount would not fit: then nothing is changed.
+local function apply_change(view)
+  local parts, fitting = view.parts, true
+  for n = 1, #parts do
+    if parts[n].touched then
+      local s = parts[n].s
+      for i = POOL.base, #s - 1, B.size do fitting = fitting and fits(s, i) end
     end
   end
-  return true
+  for n = 1, #parts do
+    local p = parts[n]
+    if p.touched then
+      p.touched = false
+      if fitting then pool_changed(p) else reopen(p) end
+    end
+  end
+  return fitting
+end
+
+-- Takes need off a view, or gives back where it is negative. Returns the lines and the amount; nil if an
+-- amount would not fit: then nothing is changed.
+local function apply(view, need, force)
+  if need == 0 then return NOTHING, 0 end
+  local lines, amount
+  if need < 0 then lines, amount = give_back(view, -need) else lines, amount = deduct(view, need, force) end
+  if not apply_change(view) then return nil end
+  return lines, amount
 end

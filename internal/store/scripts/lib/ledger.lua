@@ -1,89 +1,136 @@
--- The ledger: outcomes of records whose offsets are not committed yet, so that a
--- record processed again returns what it returned the first time, however late.
+-- uses: layout msgpack struct call
+-- The ledger: outcomes of records whose offsets are not committed yet, so that a record processed again
+-- returns what it returned the first time, however late.
 --
--- One per customer and topic partition. A field of the customer's hash tells the last record:
---   l<source>   <offset>:<generation>
--- and a string has an entry per outcome, oldest first:
---   <offset>:<timestamp>:<bytes of the outcome>;<outcome>
--- Where all entries are committed the next one takes their place; a string that has grown long
--- is cut. Where no record comes for a while the string is forgotten (forget.lua), but not the
--- last record: one that comes late from a worker that lost its partition can be told from a new
--- one for ever.
+-- Of each source (a topic partition within a lifetime of the consumer group, so that what is committed of it
+-- only grows) a customer's value has the last record that was decided (L): it is written with
+-- what the record changed. Outcomes are in the log of the source, a hash:
+--   floor      offset below which all is committed and forgotten
+--   <offset>   formats.entry of the records that one call decided, one after the other, the highest offset
+--              of which is the field's name
+-- The log is written before the customers' values. Without a log (in a Cluster, where it would lie on another
+-- node) floor and entries are in the customer's value.
 --
--- (Entries are not read to add one: Redis hashes every byte of every string that Lua makes. And
--- they are not in the hash: a value of more than 64 bytes doubles what a hash takes.)
---
--- Invariant: an outcome is there from the moment the record changed something until
--- its offset is committed.
-local LONG, HEAD_BYTES = 16384, 64
+-- Invariant: of every record that was kept, is not above the customer's last and not below the floor, there is
+-- an entry. So a record is new, and may be decided, only above the last; an entry above it is of a call
+-- whose writes did not come to pass, and counts for nothing.
+local STALE = {}
 
-local last_field = 'l' .. source
-local last_offset, last_generation       -- of the ledger at hand; nil where there is none
-local new_entries, replacing = {}, false -- still to be written; whether they take the place of all others
+local log = a[HEAD.log] > 0 and KEYS[a[HEAD.log]]
+local log_floor = log and tonumber(call('HGET', log, 'floor') or 0)
+local log_index -- of all entries of the log, once they were needed
+local new_entries, highest = {}, -1 -- for the log
 
-local function read_ledger(last)
-  last_offset = nil
-  if not last then return end
-  last_offset, last_generation = match(last, '^(%d+):(%d+)$')
-  last_offset = tonumber(last_offset)
-end
-
--- The outcome of the record at hand among entries, nil where it is not.
-local function find_outcome(entries)
-  local place = 1
-  while place <= #entries do
-    local seen_offset, seen_timestamp, bytes, from = match(entries, '^(%d+):(%-?%d+):(%d+);()', place)
-    place = from + bytes
-    if seen_offset == offset and seen_timestamp == timestamp then return string.sub(entries, from, place - 1) end
+-- Finds the ledger of the call's source among a customer's: c.ledger is the place before it, false if
+-- there is none.
+local function open_ledger(c)
+  if c.ledger ~= nil then return end
+  c.ledger = false
+  local l = c.v and c.v[C.ledgers] or NOTHING
+  for base = 0, #l - L.size, L.size do
+    if l[base + L.source] == source then c.ledger = base end
   end
 end
 
--- What the ledger says of the record: nil where it is new; {outcome} where it was applied
--- before; {} where a later generation of the consumer group has been past it: then the caller
--- has lost the partition, and the outcome was published and committed by another.
-local function recall()
-  if not last_offset or last_offset < tonumber(offset) then return nil end
-  local written = not replacing and call('GET', entries_key) or ''
-  local outcome = find_outcome(written .. table.concat(new_entries))
-  if outcome then return { outcome } end
-  if tonumber(generation) < tonumber(last_generation) then return {} end
-end
-
--- Cuts off the entries, oldest first, that are committed.
-local function cut()
-  local first = match(call('GETRANGE', entries_key, 0, HEAD_BYTES), '^%d+')
-  if tonumber(first) >= committed then return end
-  local entries, place = call('GET', entries_key), 1
-  while place <= #entries do
-    local entry_offset, bytes, from = match(entries, '^(%d+):%-?%d+:(%d+);()', place)
-    if tonumber(entry_offset) >= committed then break end
-    place = from + bytes
+-- Adds the outcomes of a text of entries to an index by offset.
+local function index_entries(index, entries)
+  local at_byte, offset, timestamp, outcome = 1, nil, nil, nil
+  while at_byte <= #entries do
+    offset, timestamp, outcome, at_byte = struct_unpack(formats.entry, entries, at_byte)
+    index[offset] = { timestamp, outcome }
   end
-  call('SET', entries_key, string.sub(entries, place))
 end
 
-local function write_entries()
-  if #new_entries == 0 then return end
-  local entries = table.concat(new_entries)
-  if replacing then
-    call('SET', entries_key, entries)
-  elseif call('APPEND', entries_key, entries) > LONG then
-    cut()
+-- The outcomes that are kept for a customer, by offset: {timestamp, outcome}. Those of this call are not
+-- among them: no record is in it twice.
+local function index_of(c)
+  if not log then
+    local index = {}
+    index_entries(index, c.v[C.ledgers][c.ledger + L.entries])
+    return index
   end
-  new_entries, replacing = {}, false
+  if not log_index then
+    log_index = {}
+    local all = call('HGETALL', log)
+    for i = 1, #all, 2 do
+      if all[i] ~= 'floor' then index_entries(log_index, all[i + 1]) end
+    end
+  end
+  return log_index
 end
 
--- Makes the record the last of the ledger.
-local function note_last() put(last_field, offset .. ':' .. generation) end
-
--- Adds the outcome, and drops what the committed offset has made superfluous.
-local function remember(outcome)
-  if not last_offset or last_offset < committed then new_entries, replacing = {}, true end
-  new_entries[#new_entries + 1] = offset .. ':' .. timestamp .. ':' .. #outcome .. ';' .. outcome
-  note_last()
+-- What the ledger says of the record at hand: nil if it is new, STALE if it is committed, else {outcome}.
+local function recall(c)
+  open_ledger(c)
+  local base, l, offset = c.ledger, c.v and c.v[C.ledgers], a[at + STEP.offset]
+  if offset < (log_floor or base and l[base + L.floor] or 0) then return STALE end
+  if not base or offset > l[base + L.last] then return nil end
+  local seen = index_of(c)[offset]
+  if not seen then error('the ledger lacks the outcome of a record that was decided') end
+  -- An offset that was given to another record since (a log that was truncated) is new.
+  if seen[1] == a[at + STEP.timestamp] then return { seen[2] } end
 end
 
--- Notes that a record of which no outcome is kept had its turn.
-local function take_turn()
-  if not last_offset or last_offset < tonumber(offset) then note_last() end
+-- The entries of a text from an offset on.
+local function entries_from(entries, least)
+  local at_byte, kept = 1, {}
+  while at_byte <= #entries do
+    local offset, _, _, next_byte = struct_unpack(formats.entry, entries, at_byte)
+    if offset >= least then kept[#kept + 1] = string.sub(entries, at_byte, next_byte - 1) end
+    at_byte = next_byte
+  end
+  return table.concat(kept)
+end
+
+-- Keeps the outcome of the record at hand.
+local function remember(c, outcome)
+  open_ledger(c)
+  if not c.v then c.v = { LIMIT.format, '', 0, '', '', '', {} } end
+  local l, base, offset = c.v[C.ledgers], c.ledger, a[at + STEP.offset]
+  if not base then
+    base = #l
+    c.ledger = base
+    l[base + L.source], l[base + L.last], l[base + L.floor], l[base + L.entries] = source, 0, 0, ''
+  end
+  local entry = struct_pack(formats.entry, offset, a[at + STEP.timestamp], #outcome, outcome)
+  local new = c.new
+  if new then new[#new + 1] = entry else c.new = { entry } end
+  if offset > l[base + L.last] then l[base + L.last] = offset end
+  c.changed = true
+end
+
+-- Puts a customer's new entries where they belong.
+flush_ledger = function(c)
+  local l, base, new = c.v[C.ledgers], c.ledger, c.new
+  if log then
+    local n = #new_entries
+    for i = 1, #new do new_entries[n + i] = new[i] end
+    highest = max(highest, l[base + L.last])
+  else
+    local entries = l[base + L.entries]
+    if committed > l[base + L.floor] then
+      l[base + L.floor] = committed
+      if entries ~= '' then entries = entries_from(entries, committed) end
+    end
+    l[base + L.entries] = entries .. table.concat(new)
+  end
+end
+
+-- Writes the new entries, and raises the floor to what is committed.
+write_log = function()
+  if log and #new_entries > 0 then
+    log_floor = max(log_floor, committed)
+    call('HSET', log, 'floor', log_floor, string.format('%.0f', highest), table.concat(new_entries))
+  end
+end
+
+-- Drops the entries below the floor.
+trim_log = function()
+  if not log or #new_entries == 0 then return end
+  local dropped = {}
+  for _, field in ipairs(call('HKEYS', log)) do
+    local offset = tonumber(field)
+    if offset and offset < log_floor and #dropped < LIMIT.keys then dropped[#dropped + 1] = field end
+  end
+  if #dropped > 0 then call('HDEL', log, unpack(dropped)) end
 end

@@ -1,58 +1,55 @@
--- The outcome of a step, values packed one after the other: whether it is there already, and
--- recording it.
+-- uses: layout msgpack struct call ledger
+-- The outcome of a step: whether it is there already, and keeping it. An outcome of a check begins with a
+-- MARK (formats.check), that of a command is a packed list (command.lua); so does what takes the place of
+-- either where a request is repeated.
+local MARK = { decided = 0, repeated = 1 } -- repeated: memo, outcome of an idempotency key's first request
 
--- Marks of an outcome: decided, or a repeat of an idempotency key's first request.
-local MARK = { decided = 0, repeated = 1 }
+local function idempotency_key() return a[at + STEP.answer_key] end
 
--- Tells one life of a customer id from the next, so that a customer deleted and made
--- again does not inherit idempotency keys.
-local ANY_EPOCH = '*'
-local function epoch_of_customer()
-  local packed = call('HGET', customer, 'c')
-  return packed and unpacked(packed)[C.epoch] or ''
-end
-
-local function record(outcome)
-  if keep == KEEP.outcome then
-    remember(outcome)
-  elseif keep == KEEP.turn then
-    take_turn()
-  end
+local function keep(c, outcome)
+  if a[at + STEP.keep] == 1 then remember(c, outcome) end
   return outcome
 end
 
--- The reply to a record that is not new or whose turn has not come, nil where it is to
--- be decided. packed is the ledger's field.
-local function begin(packed)
-  local NOT_YET = 0
-  read_ledger(packed)
-  if predecessor ~= '' and (not last_offset or last_offset < tonumber(predecessor)) then return NOT_YET end
-  if keep == KEEP.outcome then
-    local seen = recall()
-    if seen then return seen end
-  end
-  local stored = idempotency_key and call('GET', idempotency_key)
-  if stored then
-    local first = unpacked(stored) -- {window's end, epoch, memo, outcome}
-    if first[1] > now and (first[2] == ANY_EPOCH or first[2] == epoch_of_customer()) then
-      return record(pack(MARK.repeated, first[3], first[4]))
+-- What is said of the record at hand without deciding it: the reply, nil where it is to be decided;
+-- or nil and an error to answer it with.
+local function begin(c)
+  if a[at + STEP.keep] == 1 then
+    local seen = recall(c)
+    if seen then
+      -- What failed the first time may be the end that keys were to have.
+      local place = idempotency_key()
+      if place > 0 and seen ~= STALE then expire_key(c, KEYS[place], a[HEAD.window]) end
+      if not exists(c) and c.v then expire_key(c, c.key, GHOST.ms) end
+      return seen
     end
   end
-end
-
--- Records the packed outcome, and takes the idempotency key where something was changed. The
--- key counts for this life of the customer, or for the epoch given.
-local function finish(packed, changed, epoch)
-  if idempotency_key and changed then
-    local first = pack({ window_end, epoch or epoch_of_customer(), memo, packed })
-    call('SET', idempotency_key, first, 'PX', string.format('%.0f', max(1, window_end - now)))
+  local place = idempotency_key()
+  if place > 0 and exists(c) then
+    local text = c.answers and c.answers[KEYS[place]] or stored[place] or call('GET', KEYS[place])
+    if text then
+      local first = values_of(text)
+      if first[ANSWER.window_end] > now and first[ANSWER.life] == c.v[C.life] then
+        if first[ANSWER.question] ~= a[at + STEP.question] then return nil, 'idempotency_conflict' end
+        return keep(c, struct_pack(formats.repeated, MARK.repeated, #first[ANSWER.memo], first[ANSWER.memo], #first[ANSWER.outcome], first[ANSWER.outcome]))
+      end
+    end
   end
-  return record(packed)
+  if a[at + STEP.refusal] ~= '' then return nil, a[at + STEP.refusal] end
+  local deadline = a[at + STEP.deadline]
+  if deadline > 0 and now > deadline then return nil, 'deadline_exceeded' end
 end
 
--- The code of a customer that does not exist. forget.lua gives what is kept of such a one an
--- end; an outcome that is not committed must not have one.
-local function no_customer()
-  if keep == KEEP.outcome then call('PERSIST', customer) end
-  return 'customer_not_found'
+-- Keeps the packed outcome, and takes the idempotency key if something was changed: the key counts
+-- for this life of the customer.
+local function finish(c, outcome, changed)
+  local place = idempotency_key()
+  if place > 0 and changed and exists(c) then
+    local text = text_of({ now + a[HEAD.window], c.v[C.life], a[at + STEP.question], a[at + STEP.memo], outcome })
+    c.answers = c.answers or {}
+    c.answers[KEYS[place]] = text
+    put_key(c, KEYS[place], text)
+    expire_key(c, KEYS[place], a[HEAD.window])
+  end
+  return keep(c, outcome)
 end

@@ -1,35 +1,29 @@
+-- uses: layout msgpack call pool deduct choose command calendar
 -- Attaching and detaching plans (messages: plan.attach, plan.detach; semantics: Prepaid).
---
--- A plan comes from the catalogue as {id, group, rank, one_off, items, quantities}:
--- items a list of I, quantities the units bought of each item, -1 where nothing was said.
-local PLAN = { id = 1, group = 2, rank = 3, one_off = 4, items = 5, quantities = 6 }
 
-local function plans_field(entity) return entity == '' and 'p' or 'P' .. entity end
-local function flags_field(feature, entity)
-  if entity == '' then return 'f' .. feature end
-  return 'F' .. #feature .. ':' .. feature .. entity
-end
-
-local function add_balance(feature, owner, b)
-  owner[OWNER.balances][#owner[OWNER.balances] + 1] = b
-  table.sort(owner[OWNER.balances], deducted_before)
-  owner[OWNER.changed] = true
-  write_owner(feature, owner)
-end
-
--- A balance of a plan item granted so many times, anchored at its plan's start, with its
--- first reset after from.
-local function new_balance(record, plan_id, rank, item, shared, started, from, quantity, times)
+-- A balance of a plan item granted so many times, anchored at its plan's start, with its first
+-- reset after from.
+local function new_balance(c, plan_id, rank, item, shared, started, from, quantity, times)
   local _, next_reset = calendar()
   local prepaid = max(0, quantity)
   local included = min(item[I.included] * times, LIMIT.max - prepaid)
+  local flags = item[I.unlimited] * FLAG.unlimited + shared * FLAG.shared + item[I.overage] * FLAG.overage
   return {
-    included, prepaid, 0, 0,
-    next_reset(started, item[I.unit], item[I.count], from), 0, item[I.unlimited],
-    shared, item[I.overage], item[I.max], {}, '',
-    plan_id, item[I.number], rank, next_seq(record), started, item[I.unit], item[I.count],
-    included, prepaid, item[I.rollover_max], item[I.rollover_months], times, 0,
+    included, prepaid, 0, 0, included, prepaid,
+    next_reset(started, item[I.unit], item[I.count], from), 0, flags, item[I.max], '', '',
+    details = {
+      plan_id, item[I.number], rank, next_seq(c), started, item[I.unit], item[I.count],
+      item[I.rollover_max], item[I.rollover_months], times, 0,
+    },
   }
+end
+
+-- Adds a balance to an owner's. Returns an error code, or nil.
+local function add_balance(c, owner, feature, b)
+  local list = balances_held(owner, feature)
+  if #list >= LIMIT.balances then return 'too_many_balances' end
+  list[#list + 1] = b
+  put_held(c, owner, feature, list)
 end
 
 -- More is granted: what was consumed beyond the grant is covered first.
@@ -43,8 +37,8 @@ local function raise(b, included, prepaid)
   end
 end
 
--- Less was bought: what is left of it goes first, then what is left of the rest; what
--- was consumed stays consumed, if need be beyond the grant.
+-- Less was bought: what is left of it goes first, then what is left of the rest; what was consumed
+-- stays consumed, if need be beyond the grant.
 local function lower_prepaid(b, amount)
   local from_prepaid = min(b[B.prepaid_left], amount)
   local from_included = min(b[B.included_left], amount - from_prepaid)
@@ -54,132 +48,108 @@ local function lower_prepaid(b, amount)
   b[B.over] = b[B.over] + amount - from_prepaid - from_included
 end
 
--- The entities that a per-entity item gives a balance to, in order of creation.
-local function seat_holders(seats)
+-- Who holds the balances of an item of a plan attached to owner: {owner, shared (0 or 1)} pairs.
+local function holders_of(c, item, owner)
+  if item[I.seats] == '' or owner ~= c then return { { owner, 0 } } end
   local holders = {}
-  for _, id in ipairs(call('ZRANGE', entities, 0, -1)) do
-    local packed = call('HGET', customer, 'e' .. id)
-    if unpacked(packed)[E.feature] == seats then holders[#holders + 1] = id end
+  for _, id in ipairs(entity_ids(c)) do
+    local entity = entity_of(c, id)
+    if entity and values_of(entity.v[E.about])[1] == item[I.seats] then holders[#holders + 1] = { entity, 1 } end
   end
   return holders
 end
 
--- Whom the balances of an item belong to: {entity, shared} pairs.
-local function holders_of(item, entity)
-  if item[I.seats] == '' or entity ~= '' then return { { entity, 0 } } end
-  local holders = {}
-  for i, id in ipairs(seat_holders(item[I.seats])) do holders[i] = { id, 1 } end
+-- Whether a balance that holder holds was made by a plan attached to owner.
+local function is_of_plan(c, b, plan_id, owner, holder)
+  local shared = b[B.flags] % FLAG.overage >= FLAG.shared
+  return b.details[D.plan] == plan_id and shared == (owner == c and holder ~= c)
+end
+
+-- Who may hold balances of a plan attached to owner.
+local function possible_holders(c, owner)
+  local holders = { owner }
+  if owner == c and c.v[C.shared] ~= '' then
+    for _, id in ipairs(entity_ids(c)) do holders[#holders + 1] = entity_of(c, id) or nil end
+  end
   return holders
 end
 
-local function is_of_plan(b, plan_id, entity, owner_entity)
-  return b[B.plan] == plan_id and (b[B.shared] == 1) == (entity == '' and owner_entity ~= '')
-end
-
--- Visits those who may hold balances of a plan attached to entity, feature by feature.
-local function each_owner(attached, entity, visit)
-  local owners = { entity }
-  if entity == '' then
-    for _, id in ipairs(call('ZRANGE', entities, 0, -1)) do owners[#owners + 1] = id end
-  end
-  for _, feature in ipairs(attached[P.features]) do
-    for _, owner_entity in ipairs(owners) do visit(feature, owner_entity, read_owner_now(feature, owner_entity)) end
-  end
-end
-
--- The usage of a plan's balances, by the field of their owner. Returns nil where one does
--- not fit.
-local function usage_of_plan(attached, entity)
-  local usage, fitting = {}, true
-  each_owner(attached, entity, function(_, owner_entity, owner)
-    for _, b in ipairs(owner[OWNER.balances]) do
-      if is_of_plan(b, attached[P.id], entity, owner_entity) then
-        usage[owner[OWNER.field]] = (usage[owner[OWNER.field]] or 0) + usage_of(b)
-        fitting = fitting and usage[owner[OWNER.field]] <= LIMIT.max
+-- Takes a plan's balances and flags away. Returns what its balances of features that are kept have
+-- used, {feature, holder, amount} each; or nil and an error code.
+local function remove_plan(c, owner, attached, kept_features)
+  local used, is_kept = {}, {}
+  for _, feature in ipairs(kept_features) do is_kept[feature] = true end
+  for _, holder in ipairs(possible_holders(c, owner)) do
+    for i = C.pools, #holder.v, 2 do
+      local feature, kept, usage = holder.v[i], {}, 0
+      local list = balances_held(holder, feature)
+      for _, b in ipairs(list) do
+        if is_of_plan(c, b, attached[P.id], owner, holder) then usage = usage + usage_of(b, 0) else kept[#kept + 1] = b end
+      end
+      if #kept < #list then put_held(c, holder, feature, kept) end
+      if usage > 0 and is_kept[feature] then
+        if usage > LIMIT.max then return nil, 'amount_out_of_range' end
+        used[#used + 1] = { feature, holder, usage }
       end
     end
-  end)
-  return fitting and usage or nil
+  end
+  local plans, flags = plans_of(owner)
+  local kept_plans, kept_flags = {}, {}
+  for _, plan in ipairs(plans) do
+    if plan[P.id] ~= attached[P.id] then kept_plans[#kept_plans + 1] = plan end
+  end
+  for _, flag in ipairs(flags) do
+    if flag[F.plan] ~= attached[P.id] then kept_flags[#kept_flags + 1] = flag end
+  end
+  put_plans(owner, kept_plans, kept_flags)
+  return used
 end
 
--- Takes a plan's balances and flags away.
-local function remove_plan(attached, entity)
-  each_owner(attached, entity, function(feature, owner_entity, owner)
-    local kept = {}
-    for _, b in ipairs(owner[OWNER.balances]) do
-      if not is_of_plan(b, attached[P.id], entity, owner_entity) then kept[#kept + 1] = b end
+-- Puts usage that lost its balances onto those of its feature that the same holder has: on the new plan's
+-- (item after item, the rest beyond the grant), or if it has none there on any. Returns an error code, or nil.
+local function move_usage(c, owner, used, plan_id)
+  for _, one in ipairs(used) do
+    local feature, holder, amount = one[1], one[2], one[3]
+    local function of_new(b) return plan_id and is_of_plan(c, b, plan_id, owner, holder) end
+    local list, wanted = balances_held(holder, feature), function() return true end
+    for _, b in ipairs(list) do
+      if of_new(b) then wanted = of_new end
     end
-    owner[OWNER.changed] = owner[OWNER.changed] or #kept < #owner[OWNER.balances]
-    owner[OWNER.balances] = kept
-    write_owner(feature, owner)
-  end)
-  for _, feature in ipairs(attached[P.features]) do
-    local field, flags = flags_field(feature, entity), {}
-    for _, flag in ipairs(read_list(field)) do
-      if flag[F.plan] ~= attached[P.id] then flags[#flags + 1] = flag end
+    if #list > 0 then
+      local view, put = view_of_some(c, holder, feature, wanted)
+      deduct(view, amount, true)
+      if not put() then return 'amount_out_of_range' end
     end
-    store_list(field, flags)
   end
 end
 
--- Puts usage that moves over onto the balances that the new plan made (item after item,
--- the rest beyond the grant).
-local function move_usage(plan_id, entity, feature, owner_entity, amount)
-  local owner = read_owner_now(feature, owner_entity)
-  local pool = new_pool(feature)
-  add_owner(pool, owner, function(b) return is_of_plan(b, plan_id, entity, owner_entity) end)
-  if #pool[POOL.list] > 0 then deduct(pool, amount, true) end
-  write_owner(feature, owner)
-end
-
-local function create_balances(record, plan, entity, started)
+local function create_balances(c, owner, plan, started)
   for i, item in ipairs(plan[PLAN.items]) do
     local feature = item[I.feature]
     if item[I.flag] == 1 then
-      local field = flags_field(feature, entity)
-      local flags = read_list(field)
-      flags[#flags + 1] = { plan[PLAN.id], 0 }
-      store_list(field, flags)
+      local plans, flags = plans_of(owner)
+      flags[#flags + 1] = { feature, plan[PLAN.id], 0 }
+      put_plans(owner, plans, flags)
     else
-      for _, holder in ipairs(holders_of(item, entity)) do
-        local b = new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, plan[PLAN.quantities][i], 1)
-        local owner = read_owner_now(feature, holder[1])
-        calendar()(b, feature, now, items)
-        add_balance(feature, owner, b)
+      for _, holder in ipairs(holders_of(c, item, owner)) do
+        local b = new_balance(c, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, plan[PLAN.quantities][i], 1)
+        local code = add_balance(c, holder[1], feature, b)
+        if code then return code end
+        pool_of(holder[1], feature) -- what is due already is applied
       end
     end
   end
 end
 
--- Visits the balances of an attached plan's item. Writes them only where dry is false;
--- a dry run tells beforehand whether they would fit. Returns how many there are and an
--- error code or nil.
-local function visit_balances(plan, item, entity, dry, visit)
-  local feature, found = item[I.feature], 0
-  for _, holder in ipairs(holders_of(item, entity)) do
-    local owner = read_owner_now(feature, holder[1])
-    for _, b in ipairs(owner[OWNER.balances]) do
-      if is_of_plan(b, plan[PLAN.id], entity, holder[1]) and b[B.id] == item[I.number] then
-        found = found + 1
-        visit(b)
-        owner[OWNER.changed] = true
-        if b[B.included] + b[B.prepaid] > LIMIT.max or usage_of(b) > LIMIT.max then return found, 'amount_out_of_range' end
-      end
-    end
-    if not dry then write_owner(feature, owner) end
-  end
-  return found
-end
-
--- What attaching again changes of a balance: a one-off add-on adds its grants, any other
--- plan takes the quantities that were given. nil where the item is not concerned.
+-- What attaching again changes of a balance: a one-off add-on adds its grants, any other plan takes the
+-- quantities that were given. nil where the item is not concerned.
 local function change_of(plan, i)
   local item, quantity = plan[PLAN.items][i], plan[PLAN.quantities][i]
   if item[I.flag] == 1 then return nil end
   if plan[PLAN.one_off] == 1 then
     return function(b)
       raise(b, item[I.included], max(0, quantity))
-      b[B.times] = b[B.times] + 1
+      b.details[D.times] = b.details[D.times] + 1
     end
   end
   if item[I.prepaid] == 0 or quantity < 0 then return nil end
@@ -212,19 +182,28 @@ local function note_bought(plan, attached)
   attached[P.bought] = bought
 end
 
-local function attach_again(record, plan, attached, entity, started)
-  for _, dry in ipairs({ true, false }) do
-    for i, item in ipairs(plan[PLAN.items]) do
-      local change = change_of(plan, i)
-      if change then
-        local found, code = visit_balances(plan, item, entity, dry, change)
-        if code then return code end
-        if found == 0 and not dry and plan[PLAN.one_off] == 1 then
-          for _, holder in ipairs(holders_of(item, entity)) do
-            local quantity = plan[PLAN.quantities][i]
-            add_balance(item[I.feature], read_owner_now(item[I.feature], holder[1]),
-              new_balance(record, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity, 1))
+local function attach_again(c, owner, plan, attached, started)
+  for i, item in ipairs(plan[PLAN.items]) do
+    local change = change_of(plan, i)
+    if change then
+      local feature, found = item[I.feature], 0
+      for _, holder in ipairs(holders_of(c, item, owner)) do
+        local list = balances_held(holder[1], feature)
+        for _, b in ipairs(list) do
+          if is_of_plan(c, b, plan[PLAN.id], owner, holder[1]) and b.details[D.id] == item[I.number] then
+            found = found + 1
+            change(b)
+            if b[B.included] + b[B.prepaid] > LIMIT.max or usage_of(b, 0) > LIMIT.max then return 'amount_out_of_range' end
           end
+        end
+        if found > 0 then put_held(c, holder[1], feature, list) end
+      end
+      if found == 0 and plan[PLAN.one_off] == 1 then
+        for _, holder in ipairs(holders_of(c, item, owner)) do
+          local quantity = plan[PLAN.quantities][i]
+          local code = add_balance(c, holder[1], feature,
+            new_balance(c, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity, 1))
+          if code then return code end
         end
       end
     end
@@ -233,46 +212,29 @@ local function attach_again(record, plan, attached, entity, started)
   if plan[PLAN.one_off] == 1 then attached[P.times] = attached[P.times] + 1 end
 end
 
--- Attaches a plan to the customer ('') or an entity. Returns an error code, or nil.
-local function attach(record, plan, entity, started)
-  local field = plans_field(entity)
-  local plans, moved = read_list(field), nil
-  for i, attached in ipairs(plans) do
+-- Attaches a plan to an owner. kept_features are those whose usage outlives a plan. Returns an error
+-- code, or nil.
+local function attach(c, owner, plan, started, kept_features)
+  local plans, flags = plans_of(owner)
+  for _, attached in ipairs(plans) do
     if attached[P.id] == plan[PLAN.id] then
-      local code = attach_again(record, plan, attached, entity, started)
-      if not code then store_list(field, plans) end
+      local code = attach_again(c, owner, plan, attached, started)
+      if not code then put_plans(owner, plans, flags) end
       return code
     end
   end
-  for i, attached in ipairs(plans) do
+  local used, code = {}, nil
+  for _, attached in ipairs(plans) do
     if plan[PLAN.rank] == 0 and attached[P.rank] == 0 and attached[P.group] == plan[PLAN.group] then
-      moved = usage_of_plan(attached, entity)
-      if not moved then return 'amount_out_of_range' end
-      remove_plan(attached, entity)
-      table.remove(plans, i)
+      used, code = remove_plan(c, owner, attached, kept_features)
+      if not used then return code end
       break
     end
   end
-  local features, seen = {}, {}
-  for _, item in ipairs(plan[PLAN.items]) do
-    if not seen[item[I.feature]] then features[#features + 1] = item[I.feature] end
-    seen[item[I.feature]] = true
-  end
-  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, next_seq(record), features, {}, plan[PLAN.one_off], 1 }
+  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, {}, plan[PLAN.one_off], 1 }
   note_bought(plan, attached)
+  plans, flags = plans_of(owner)
   plans[#plans + 1] = attached
-  store_list(field, plans)
-  create_balances(record, plan, entity, started)
-  local done = {}
-  for _, item in ipairs(moved and plan[PLAN.items] or {}) do
-    if item[I.kept] == 1 then
-      for _, holder in ipairs(holders_of(item, entity)) do
-        local balances = balances_field(item[I.feature], holder[1])
-        if (moved[balances] or 0) > 0 and not done[balances] then
-          done[balances] = true
-          move_usage(plan[PLAN.id], entity, item[I.feature], holder[1], moved[balances])
-        end
-      end
-    end
-  end
+  put_plans(owner, plans, flags)
+  return create_balances(c, owner, plan, started) or move_usage(c, owner, used, plan[PLAN.id])
 end

@@ -1,178 +1,245 @@
--- Pools: the live balances that one check may draw from (semantics: Which balances
--- are in the pool, Allowed or not, Deduction order).
+-- uses: layout msgpack struct call rollovers calendar
+-- Pools: the live balances that one check may draw from (semantics: Which balances are in the pool,
+-- Allowed or not, Deduction order).
 --
--- An owner is whose balances they are (OWNER), its entity '' for the customer. A pool (POOL) has
--- the balances in deduction order in list; list[i] is balance place_of[i] of owner owner_of[i].
-local function balances_field(feature, entity)
-  if entity == '' then return 'b' .. feature end
-  return 'B' .. #feature .. ':' .. feature .. entity
+-- A view is the pool as a customer or an entity sees it:
+--   feature, parts: pools of owners (call.lua) in deduction order, shared_from: the part from which on
+--   only shared balances are in it; rollovers, whether there may be any; and once a need was decided
+--   against it (decide) need, code, allowed
+-- Balance i of a part has its values at s[i + B.x], i = POOL.base, POOL.base + B.size, ...
+
+local function is_unlimited(s, i) return s[i + B.flags] % 2 == FLAG.unlimited end
+local function allows_overage(s, i) return s[i + B.flags] >= FLAG.overage end
+local function is_shared(s, i) return s[i + B.flags] % FLAG.overage >= FLAG.shared end
+
+local function usage_of(s, i)
+  return s[i + B.included] - s[i + B.included_left] + s[i + B.prepaid] - s[i + B.prepaid_left] + s[i + B.over] + s[i + B.from_rollovers]
+end
+local function remaining_of(s, i)
+  local left, rollovers = s[i + B.included_left] + s[i + B.prepaid_left], s[i + B.rollovers]
+  if rollovers ~= '' then left = left + rollovers_left(rollovers) end
+  return left
 end
 
--- The id that a user knows a balance by.
-local function balance_id(b, feature, entity)
-  if b[B.plan] == '' then return b[B.id] end
-  local number = b[B.id] > 1 and '#' .. b[B.id] or ''
-  return b[B.plan] .. '/' .. feature .. number .. (entity ~= '' and '@' .. entity or '')
-end
-
--- Whether anything of the balance is due at now: an expiry or a reset.
-local function is_due(b, now)
-  if b[B.resets] > 0 and b[B.resets] <= now then return true end
-  if b[B.expires] > 0 and b[B.expires] <= now then return true end
-  local rollovers = b[B.rollovers]
-  for i = 1, #rollovers do
-    local expires = rollovers[i][R.expires]
-    if expires > 0 and expires <= now then return true end
+-- The list that a pool is packed in, and back.
+values_of_pool = function(text)
+  if text == '' then return { 0 } end
+  local size = string.byte(text) == formats.small.mark and formats.small or formats.large
+  -- The last of what struct returns is the position behind what it read.
+  local s = { struct_unpack(size.first_read, text, 2) }
+  local behind = POOL.base + B.size + 1
+  local at_byte = s[behind]
+  s[behind] = nil
+  s[POOL.base + B.max] = s[POOL.base + B.max] - 1
+  while at_byte <= #text do
+    local b, i = { struct_unpack(size.each, text, at_byte) }, #s
+    for j = 1, B.size do s[i + j] = b[j] end
+    s[i + B.max], at_byte = s[i + B.max] - 1, b[B.size + 1]
   end
-  return false
+  return s
 end
 
--- Average length of a balance's period.
-local function period_ms(b)
-  local AVERAGE_MS = { 60000, 3600000, 86400000, 604800000, 2629746000, 7889238000, 15778476000, 31556952000 }
-  local average = AVERAGE_MS[b[B.unit]]
-  return average and average * b[B.count] or math.huge -- it never resets
+-- Whether all amounts and times of a balance fit a small pool.
+local function is_small(s, i)
+  local most = LIMIT.small
+  return s[i + 1] <= most and s[i + 2] <= most and s[i + 3] <= most and s[i + 4] <= most and s[i + 5] <= most and s[i + 6] <= most
+    and s[i + B.max] < most and s[i + B.resets] <= LIMIT.small_time and s[i + B.expires] <= LIMIT.small_time
 end
-
--- The order of one owner's balances, which they are stored in.
-local function deducted_before(a, b)
-  if a[B.unlimited] ~= b[B.unlimited] then return a[B.unlimited] > b[B.unlimited] end
-  local a_period, b_period = period_ms(a), period_ms(b)
-  if a_period ~= b_period then return a_period < b_period end
-  if a[B.expires] ~= b[B.expires] then
-    if a[B.expires] == 0 or b[B.expires] == 0 then return b[B.expires] == 0 end
-    return a[B.expires] < b[B.expires]
+text_of_pool = function(s)
+  local n = #s
+  if n == POOL.base then return '' end
+  local size = formats.small
+  for i = POOL.base, n - 1, B.size do
+    if not is_small(s, i) then size = formats.large end
   end
-  if a[B.rank] ~= b[B.rank] then return a[B.rank] < b[B.rank] end
-  if a[B.overage] ~= b[B.overage] then return a[B.overage] < b[B.overage] end
-  return a[B.seq] < b[B.seq]
-end
-
-local function is_shared(b) return b[B.shared] == 1 end
-local function holds_shared(balances)
-  for _, b in ipairs(balances) do
-    if is_shared(b) then return true end
+  local first = struct_pack(size.first, size.mark, s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11] + 1,
+    #s[12], s[12], #s[13], s[13])
+  if n == POOL.base + B.size then return first end
+  local pieces = { first }
+  for i = POOL.base + B.size, n - 1, B.size do
+    pieces[#pieces + 1] = struct_pack(size.each, s[i + 1], s[i + 2], s[i + 3], s[i + 4], s[i + 5], s[i + 6], s[i + 7], s[i + 8], s[i + 9],
+      s[i + 10] + 1, #s[i + 11], s[i + 11], #s[i + 12], s[i + 12])
   end
-  return false
+  return table.concat(pieces)
 end
 
--- Takes the details of a balance apart.
-local function complete(b)
-  if b[B.details] == '' then return end
-  local details = unpacked(b[B.details])
-  for i = 1, #details do b[B.details + i] = details[i] end
-  b[B.details] = ''
+-- Average length of a period; math.huge where there is none.
+local AVERAGE_MS = { 60000, 3600000, 86400000, 604800000, 2629746000, 7889238000, 15778476000, 31556952000 }
+
+-- A balance by itself: its values as in a pool, from 1 on, and details, the values of D.
+-- Whether it is deducted before another of the same owner.
+local function deducted_before(x, y)
+  local x_flags, y_flags = x[B.flags], y[B.flags]
+  if x_flags % 2 ~= y_flags % 2 then return x_flags % 2 == FLAG.unlimited end
+  local d, e = x.details, y.details
+  local x_period = (AVERAGE_MS[d[D.unit]] or math.huge) * d[D.count]
+  local y_period = (AVERAGE_MS[e[D.unit]] or math.huge) * e[D.count]
+  if x_period ~= y_period then return x_period < y_period end
+  local x_expires, y_expires = x[B.expires], y[B.expires]
+  if x_expires ~= y_expires then
+    if x_expires == 0 or y_expires == 0 then return y_expires == 0 end
+    return x_expires < y_expires
+  end
+  if d[D.rank] ~= e[D.rank] then return d[D.rank] < e[D.rank] end
+  local x_overage, y_overage = x_flags >= FLAG.overage, y_flags >= FLAG.overage
+  if x_overage ~= y_overage then return y_overage end
+  return d[D.seq] < e[D.seq]
 end
-local function complete_all(balances)
-  for i = 1, #balances do complete(balances[i]) end
+
+-- The balances of a pool by themselves, and a pool of such.
+local function balances_of(s)
+  local list = {}
+  for i = POOL.base, #s - 1, B.size do
+    local b = { unpack(s, i + 1, i + B.size) }
+    b.details = values_of(b[B.details])
+    list[#list + 1] = b
+  end
+  return list
 end
-local function pack_balances(balances)
-  local packed = {}
-  for i = 1, #balances do
-    local b = balances[i]
-    if b[B.details] == '' then
-      local fields = { unpack(b, 1, B.rollovers) }
-      fields[B.details] = pack({ unpack(b, B.plan, B.added) })
-      b = fields
+local function put_balances(s, list)
+  table.sort(list, deducted_before)
+  local due, n = math.huge, POOL.base
+  for _, b in ipairs(list) do
+    b[B.details] = text_of(b.details)
+    for j = 1, B.size do s[n + j] = b[j] end
+    n = n + B.size
+    if b[B.resets] > 0 then due = min(due, b[B.resets]) end
+    if b[B.expires] > 0 then due = min(due, b[B.expires]) end
+    if b[B.rollovers] ~= '' then
+      local expiry = next_expiry(b[B.rollovers])
+      if expiry > 0 then due = min(due, expiry) end
     end
-    packed[i] = b
   end
-  return pack(packed)
+  for j = #s, n + 1, -1 do s[j] = nil end
+  s[POOL.due] = due < math.huge and due or 0
 end
 
--- Reads an owner's balances from what the hash holds: the expired are gone, resets due
--- are applied.
-local function read_owner(feature, entity, packed)
-  local balances = packed and unpacked(packed) or {}
-  local owner = { entity, balances_field(feature, entity), packed, balances, false, entity ~= '' and holds_shared(balances) }
-  local due = false
-  for i = 1, #balances do due = due or is_due(balances[i], now) end
-  if not due then return owner end
-  complete_all(balances)
+-- Applies what is due of a pool: the expired are gone, resets are applied.
+settle = function(p, feature)
+  if not rows then error(NEEDS_ROWS) end
+  local s, live = p.s, {}
   local settle_balance = calendar()
-  owner[OWNER.balances] = {}
-  for _, b in ipairs(balances) do
-    if b[B.expires] == 0 or b[B.expires] > now then
-      settle_balance(b, feature, now, items)
-      owner[OWNER.balances][#owner[OWNER.balances] + 1] = b
-    end
+  for i = POOL.base, #s - 1, B.size do
+    if s[i + B.expires] == 0 or s[i + B.expires] > now then settle_balance(s, i, feature, now, rows) end
   end
-  table.sort(owner[OWNER.balances], deducted_before)
-  owner[OWNER.changed] = true
+  for _, b in ipairs(balances_of(s)) do
+    if b[B.expires] == 0 or b[B.expires] > now then live[#live + 1] = b end
+  end
+  put_balances(s, live)
+  pool_changed(p)
+end
+
+-- The entity of a customer, false where there is none.
+local function entity_of(c, id, place)
+  c.owners = c.owners or {}
+  local owner = c.owners[id]
+  if owner == nil then
+    local key = c.key .. ':e:' .. id
+    local v = readable(key, place and place > 0 and stored[place])
+    owner = v and v[E.life] == c.v[C.life] and { key = key, entity = id, v = v, pools = {}, changed = false }
+    c.owners[id] = owner
+  end
   return owner
 end
 
--- Writes back what changed. Invariant: n<feature> is the number of entities with a
--- shared balance, so that a customer without any never pays for looking.
-local function write_owner(feature, owner)
-  if not owner[OWNER.changed] then return end
-  owner[OWNER.changed] = false
-  if #owner[OWNER.balances] == 0 then
-    owner[OWNER.packed] = false
-    drop(owner[OWNER.field])
+-- How many entities hold shared balances of a feature.
+local function shared_holders(c, feature)
+  local packed = c.v[C.shared]
+  if packed == '' then return 0 end
+  local s = values_of(packed)
+  for i = 0, #s - SHARED.size, SHARED.size do
+    if s[i + SHARED.feature] == feature then return s[i + SHARED.entities] end
+  end
+  return 0
+end
+
+-- The ids of the customer's entities, in the order of their creation.
+local function entity_ids(c)
+  if c.v[C.entities] == '' then return {} end
+  local ids, next_number = {}, values_of(c.v[C.entities])[1]
+  for chunk = 0, math.floor((next_number - 1) / DIRECTORY.size) do
+    local key = c.key .. ':d:' .. chunk
+    local text = c.chunks and c.chunks[chunk] or call('GET', key)
+    local v = text and values_of(text) or {}
+    if v[1] == c.v[C.life] then
+      for i = 2, #v do
+        if v[i] ~= '' then ids[#ids + 1] = v[i] end
+      end
+    end
+  end
+  return ids
+end
+
+-- The view of a feature that the customer, or one of its entities, has.
+local function view_of(c, feature, entity)
+  local parts, shared_from = {}, nil
+  if entity then parts[1] = pool_of(entity, feature) or nil end
+  local own = pool_of(c, feature)
+  if own then parts[#parts + 1] = own end
+  if not entity and c.v[C.shared] ~= '' and shared_holders(c, feature) > 0 then
+    shared_from = #parts + 1
+    for _, id in ipairs(entity_ids(c)) do
+      local holder = entity_of(c, id)
+      local p = holder and pool_of(holder, feature)
+      if p then parts[#parts + 1] = p end
+    end
+  end
+  return { feature = feature, parts = parts, shared_from = shared_from, need = false, code = false, allowed = false, rollovers = true }
+end
+
+-- Visits the balances of a view, in deduction order: visit(s, i, part).
+local function each_balance(view, visit)
+  for n, p in ipairs(view.parts) do
+    local s, only_shared = p.s, view.shared_from and n >= view.shared_from
+    for i = POOL.base, #s - 1, B.size do
+      if not only_shared or is_shared(s, i) then visit(s, i, n) end
+    end
+  end
+end
+
+-- Decides need against a view, false where it does not fit the view's units: sets need, code, allowed, and
+-- whether there are rollovers.
+local function decide(view, need)
+  local available, bounded_by, unbounded, may_overage, empty, unlimited = 0, 0, false, false, true, false
+  local parts, shared_from = view.parts, view.shared_from or math.huge
+  view.rollovers = false
+  for n = 1, #parts do
+    local s = parts[n].s
+    for i = POOL.base, #s - 1, B.size do
+      local flags = s[i + B.flags]
+      if n < shared_from or flags % FLAG.overage >= FLAG.shared then
+        empty = false
+        available = available + s[i + B.included_left] + s[i + B.prepaid_left]
+        local rollovers = s[i + B.rollovers]
+        if rollovers ~= '' then
+          view.rollovers = true
+          available = available + rollovers_left(rollovers)
+        end
+        if flags > 0 then
+          unlimited = unlimited or flags % 2 == FLAG.unlimited
+          if flags >= FLAG.overage then
+            may_overage = true
+            local most = s[i + B.max]
+            if most < 0 then unbounded = true else bounded_by = bounded_by + max(0, most - s[i + B.over]) end
+          end
+        end
+      end
+    end
+  end
+  view.need, view.allowed = need, true
+  if not need then
+    view.code, view.allowed = 'amount_out_of_range', false
+  elseif empty then
+    view.code, view.allowed = 'not_entitled', false
+  elseif unlimited then
+    view.code = 'unlimited'
+  elseif need <= 0 or available >= need then
+    view.code = 'included'
+  elseif not may_overage then
+    view.code, view.allowed = 'insufficient_balance', false
+  elseif unbounded or need - available <= bounded_by then
+    view.code = 'overage'
   else
-    owner[OWNER.packed] = pack_balances(owner[OWNER.balances])
-    put(owner[OWNER.field], owner[OWNER.packed])
+    view.code, view.allowed = 'max_purchase_reached', false
   end
-  local holds = owner[OWNER.entity] ~= '' and holds_shared(owner[OWNER.balances])
-  if owner[OWNER.had_shared] ~= holds then
-    increase('n' .. feature, holds and 1 or -1)
-    owner[OWNER.had_shared] = holds
-  end
-end
-
-local function write_owners(pool)
-  for i = 1, #pool[POOL.owners] do write_owner(pool[POOL.feature], pool[POOL.owners][i]) end
-end
-
-local function new_pool(feature) return { feature, {}, {}, {}, {}, 0, '', false } end
-
--- Adds an owner with those of its balances that are wanted, all of them where wanted is nil.
-local function add_owner(pool, owner, wanted)
-  local n, list, balances = #pool[POOL.owners] + 1, pool[POOL.list], owner[OWNER.balances]
-  pool[POOL.owners][n] = owner
-  for place = 1, #balances do
-    local b = balances[place]
-    if not wanted or wanted(b) then
-      local i = #list + 1
-      list[i], pool[POOL.owner_of][i], pool[POOL.place_of][i] = b, n, place
-    end
-  end
-end
-
--- Reads the pool of a feature as the customer (entity '') or an entity sees it.
--- own, entity_own: the packed balances of the customer and of the entity; shared: n<feature>.
-local function read_pool(feature, entity, own, entity_own, shared)
-  local pool = new_pool(feature)
-  if entity ~= '' then add_owner(pool, read_owner(feature, entity, entity_own)) end
-  add_owner(pool, read_owner(feature, '', own))
-  if entity == '' and shared and tonumber(shared) > 0 then
-    for _, id in ipairs(call('ZRANGE', entities, 0, -1)) do
-      local packed = get(balances_field(feature, id))
-      if packed then add_owner(pool, read_owner(feature, id, packed), is_shared) end
-    end
-  end
-  return pool
-end
-
--- Decides need against the pool: a code, and whether it is allowed.
-local function decide(pool, need)
-  local list = pool[POOL.list]
-  if #list == 0 then return 'not_entitled', false end
-  local available, bounded_by, unbounded, may_overage = 0, 0, false, false
-  for i = 1, #list do
-    local b = list[i]
-    if b[B.unlimited] == 1 then return 'unlimited', true end
-    available = available + b[B.included_left] + b[B.prepaid_left]
-    local rollovers = b[B.rollovers]
-    for j = 1, #rollovers do available = available + rollovers[j][R.left] end
-    if b[B.overage] == 1 then
-      may_overage = true
-      if b[B.max] < 0 then unbounded = true else bounded_by = bounded_by + max(0, b[B.max] - b[B.over]) end
-    end
-  end
-  if need <= 0 or available >= need then return 'included', true end
-  if not may_overage then return 'insufficient_balance', false end
-  if unbounded or need - available <= bounded_by then return 'overage', true end
-  return 'max_purchase_reached', false
 end

@@ -1,0 +1,12 @@
+-- command: whatever is asked of a customer but a check.
+-- uses: layout msgpack call command plans commands/customer_put commands/customer_get commands/customer_delete
+-- uses: commands/plan_attach commands/plan_detach commands/entity_create commands/entity_delete
+-- uses: commands/balance_grant commands/balance_update commands/usage_track
+--
+-- KEYS, ARGV, returns: see lib/call.lua; for example
+--   KEYS[1] = tollgate:{acme}          the customer
+--   KEYS[2] = tollgate:{acme}:e:ann    the entity that the command names
+--   KEYS[3] = tollgate:{acme}:i:k1     the idempotency key
+--   STEP.kind: the command's type; STEP.args: see commands/*.lua
+-- Outcome: see lib/command.lua.
+return take_steps(take_command)

@@ -1,0 +1,15 @@
+-- uses: layout msgpack call command
+-- customer.delete: removes a customer and all of its state.
+-- args: none
+-- Invariant: only its ledgers outlive the customer for a while, so that a redelivery is recognised. What
+-- other keys hold belongs to its life, and means nothing to the next, even before it is removed.
+commands['customer.delete'] = function(c)
+  drop_key(c, c.key .. ':p')
+  if c.v[C.entities] ~= '' then
+    for _, id in ipairs(entity_ids(c)) do drop_key(c, c.key .. ':e:' .. id) end
+    for chunk = 0, math.floor((values_of(c.v[C.entities])[1] - 1) / DIRECTORY.size) do drop_key(c, c.key .. ':d:' .. chunk) end
+  end
+  c.v = { LIMIT.format, '', 0, '', '', '', c.v[C.ledgers] }
+  c.changed, c.pools, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil
+  return NOTHING, NOTHING, NOTHING, true
+end

@@ -1,0 +1,28 @@
+-- uses: layout msgpack call command
+-- customer.get: everything that is known of a customer.
+-- args: none
+-- Outcome: extra is {created, name, email, metadata, plans, flags, entities, how many entities there are}:
+-- plans a list of {entity, P}, flags of F of the customer, entities of {id, created, feature, name,
+-- snapshots of the balances that it holds itself}, at most LIMIT.entities_shown of them.
+-- Invariant: changes nothing but resets and expiries that are due.
+commands['customer.get'] = function(c)
+  local profile = profile_of(c)
+  local plans, entities = {}, {}
+  local attached, flags = plans_of(c)
+  for _, plan in ipairs(attached) do plans[#plans + 1] = { '', plan } end
+  local ids = entity_ids(c)
+  for n = 1, min(#ids, LIMIT.entities_shown) do
+    local entity = entity_of(c, ids[n])
+    for _, plan in ipairs((plans_of(entity))) do plans[#plans + 1] = { ids[n], plan } end
+    local held, v = {}, entity.v
+    for i = E.pools, #v, 2 do
+      local p = pool_of(entity, v[i])
+      if p and #p.s > POOL.base then held[#held + 1] = { feature = v[i], parts = { p } } end
+    end
+    local feature, name = unpack(values_of(v[E.about]))
+    entities[n] = { ids[n], v[E.created], feature, name, snapshots_of(held) }
+  end
+  local created = tonumber(match(c.v[C.life], '^%d+'))
+  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, #ids }
+  return snapshots_of(all_views(c)), NOTHING, extra, false
+end

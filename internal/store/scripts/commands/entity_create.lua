@@ -1,0 +1,36 @@
+-- uses: layout msgpack call command plans
+-- entity.create: an entity of a customer, and the seat that it takes.
+-- args: the seat-like feature; its name, '' where it has none; a list of {plan id, rank, I}: the
+--   catalogue's per-entity items of that feature; candidates for one seat, see lib/choose.lua
+-- Outcome: one event, the seat.
+-- Invariant: an entity exists only with its seat counted.
+commands['entity.create'] = function(c, feature, name, per_entity, candidates)
+  local id = a[at + STEP.entity]
+  if entity_of(c, id, a[at + STEP.entity_key]) then return nil, 'conflict' end
+  local view = choose(c, nil, candidates, 1, #candidates)
+  if not view.allowed then return nil, view.code, { snapshot_of(view) } end
+  local lines, amount = apply(view, view.need)
+  if not lines then return nil, 'amount_out_of_range' end
+  local event = { feature, candidates[2], '', amount, snapshot_of(view, lines), lines }
+
+  local number, live = 0, 0
+  if c.v[C.entities] ~= '' then number, live = unpack(values_of(c.v[C.entities])) end
+  c.v[C.entities], c.changed = text_of({ number + 1, live + 1 }), true
+  local entity = {
+    key = c.key .. ':e:' .. id, entity = id, pools = {}, changed = true,
+    v = { LIMIT.format, c.v[C.life], now, number, text_of({ feature, name }), '', '' },
+  }
+  c.owners[id] = entity
+  put_chunk(c, number, id)
+  for _, attached in ipairs((plans_of(c))) do
+    for _, row in ipairs(per_entity) do
+      local item = row[3]
+      if row[1] == attached[P.id] then
+        local b = new_balance(c, row[1], row[2], item, 1, attached[P.started], now, bought_of(attached, item), attached[P.times])
+        local code = add_balance(c, entity, item[I.feature], b)
+        if code then return nil, code end
+      end
+    end
+  end
+  return { snapshot_of(view_of(c, view.feature)) }, { event }, NOTHING, true
+end

@@ -1,0 +1,227 @@
+-- uses: layout msgpack struct
+-- A call of a script: its steps, one after the other, and the writing of what they changed.
+--
+-- A step is what is done for one record. The steps of a call are of any customers (in a Cluster: of
+-- one), those of one customer one behind the other.
+--
+-- KEYS: of each customer its key and the keys that its steps name (STEP.key, entity_key, answer_key).
+--   Other keys of a customer are made from its key, whose hash tag they share. Last the log of the source.
+-- ARGV[1]: a packed list: HEAD, and STEP for each step, one after the other.
+--
+-- Returns a list, for each step:
+--   the outcome (MessagePack, see outcome.go)    it was decided now
+--   {outcome}                                    it was decided before, and this is the outcome of that time
+--   {}                                           it was decided, committed and forgotten: the caller has lost the partition
+--   RETRY.alone                                  nothing was done: another step of the customer failed, send it in a call of its own
+--   RETRY.rows                                   nothing was done: the catalogue's rows are needed
+--   {error}, a list in a list                    the step failed; nothing was done but to keep that in mind
+--
+-- Invariant: nothing is written before all steps are decided, and then everything that a customer's
+-- steps have changed, with what proves that they were taken, in one command: whatever fails, or is
+-- lost on the way, a step is in effect as a whole or not at all, and is not taken twice.
+local RETRY = { alone = 0, rows = 1 }
+local NOTHING = {}
+local call, min, max, match, tonumber, KEYS = redis.call, math.min, math.max, string.match, tonumber, KEYS
+
+local a = values_of(ARGV[1]) -- HEAD, STEP, ...
+local now, source, committed, rows = a[HEAD.now], a[HEAD.source], a[HEAD.committed], a[HEAD.rows]
+local at -- the place before the STEP at hand
+
+-- What a step raises that needs rows; anything else that is raised is a failure.
+local NEEDS_ROWS = {}
+
+local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
+
+local settle, values_of_pool, text_of_pool -- pool.lua
+local flush_ledger, write_log, trim_log   -- ledger.lua
+
+-- An owner of balances, a customer or an entity, as the steps of the call see it:
+--   key, entity ('' for the customer), v: the values of C or E, false where there is nothing
+--   pools: by feature, those that were looked at: {s: values of POOL, text: packed, as it was last
+--     when a step ended, place: of the text in v, owner, touched: changed since}; false where there is none
+--   changed: whether v, or a pool, is to be written
+-- and a customer besides
+--   owners: its entities that were looked at, by id; ledger, new: ledger.lua
+--   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
+--   drops: keys to be removed
+local customers = {} -- by place in KEYS
+
+-- The values of what a key holds that must be of a format; false where there is nothing.
+local function readable(key, text)
+  -- To MGET a key of another type is nothing, to GET it is an error.
+  if not text then text = call('GET', key) end
+  if not text then return false end
+  local v = values_of(text)
+  if v[C.format] ~= LIMIT.format then error('what ' .. key .. ' holds was not written by this version of Tollgate') end
+  return v
+end
+
+local function open_customer(place)
+  local key = KEYS[place]
+  local v = readable(key, stored[place])
+  local c = { key = key, entity = '', v = v, pools = {}, changed = false, ledger = nil, new = nil }
+  customers[place] = c
+  return c
+end
+
+local function exists(c) return c.v and c.v[C.life] ~= '' end
+
+-- The pool of a feature that an owner holds itself, false where it holds none. What is due of it is applied.
+local function pool_of(owner, feature)
+  local p = owner.pools[feature]
+  if p == nil then
+    local v = owner.v
+    p = false
+    for i = C.pools, #v, 2 do
+      if v[i] == feature then
+        local text = v[i + 1]
+        p = { s = values_of_pool(text), text = text, place = i + 1, owner = owner, touched = false }
+        break
+      end
+    end
+    owner.pools[feature] = p
+  end
+  if p then
+    local due = p.s[POOL.due]
+    if due > 0 and due <= now then settle(p, feature) end
+  end
+  return p
+end
+
+-- Ends a change of a pool: packs it.
+local function pool_changed(p)
+  local text = text_of_pool(p.s)
+  p.text, p.owner.changed = text, true
+  p.owner.v[p.place] = text
+end
+
+-- Takes a change of a pool back that has not ended.
+local function reopen(p) p.s = values_of_pool(p.text) end
+
+-- An owner's values without the pools that are empty by now.
+local function without_empty_pools(v)
+  for i = C.pools, #v, 2 do
+    if v[i + 1] == '' then
+      local kept = { unpack(v, 1, C.pools - 1) }
+      for j = C.pools, #v, 2 do
+        if v[j + 1] ~= '' then kept[#kept + 1], kept[#kept + 2] = v[j], v[j + 1] end
+      end
+      return kept
+    end
+  end
+  return v
+end
+
+-- Has keys written, given an end, or removed behind the steps.
+local function put_key(c, key, text)
+  c.writes = c.writes or {}
+  c.writes[#c.writes + 1], c.writes[#c.writes + 2] = key, text
+end
+local function expire_key(c, key, ms)
+  c.expires = c.expires or {}
+  c.expires[#c.expires + 1], c.expires[#c.expires + 2] = key, ms
+end
+local function drop_key(c, key)
+  c.drops = c.drops or {}
+  c.drops[#c.drops + 1] = key
+end
+
+-- How long what is left of a customer that does not exist is kept.
+local GHOST = { ms = 86400000 }
+
+-- Collects what is to be written of a customer.
+local function collect(c, writes)
+  local n = #writes
+  for _, owner in pairs(c.owners or NOTHING) do
+    if owner and owner.changed then
+      writes[n + 1], writes[n + 2] = owner.key, text_of(without_empty_pools(owner.v))
+      n = n + 2
+    end
+  end
+  if c.writes then
+    for i = 1, #c.writes, 2 do
+      writes[n + 1], writes[n + 2] = c.writes[i], c.writes[i + 1]
+      n = n + 2
+    end
+  end
+  if not c.changed then return end
+  if c.new then flush_ledger(c) end
+  writes[n + 1], writes[n + 2] = c.key, text_of(without_empty_pools(c.v))
+  if not exists(c) then expire_key(c, c.key, GHOST.ms) end
+end
+
+-- Removes keys, but those that were written.
+local function remove(keys, writes)
+  local written, some = {}, {}
+  for i = 1, #writes, 2 do written[writes[i]] = true end
+  for i, key in ipairs(keys) do
+    if not written[key] then some[#some + 1] = key end
+    if #some == LIMIT.keys or (i == #keys and #some > 0) then
+      call('UNLINK', unpack(some))
+      some = {}
+    end
+  end
+end
+
+-- Takes the steps, each by take(c), which returns the reply to the step at hand, and writes.
+local function take_steps(take)
+  local n, replies, of = a[HEAD.steps], {}, {}
+  at = HEAD.size
+  for i = 1, n do
+    local place = a[at + STEP.key]
+    local c = customers[place]
+    of[i] = place
+    local ok, reply = true, nil
+    if not c then
+      ok, reply = pcall(open_customer, place)
+      if ok then
+        c = reply
+      else
+        c = { failed = reply, failed_at = i }
+        customers[place] = c
+      end
+    end
+    if not c.failed then
+      ok, reply = pcall(take, c)
+      if ok then replies[i] = reply else c.failed = reply end
+    end
+    at = at + STEP.size + a[at + STEP.needs]
+  end
+  local writes = {}
+  for _, c in pairs(customers) do
+    if not c.failed then
+      local before = #writes
+      local ok, problem = pcall(collect, c, writes)
+      if not ok then
+        c.failed = problem
+        for i = #writes, before + 1, -1 do writes[i] = nil end
+      end
+    end
+  end
+  write_log()
+  if #writes > 0 then call('MSET', unpack(writes)) end
+  for _, c in pairs(customers) do
+    if not c.failed then
+      if c.expires then
+        for i = 1, #c.expires, 2 do call('PEXPIRE', c.expires[i], c.expires[i + 1]) end
+      end
+      if c.drops then remove(c.drops, writes) end
+    end
+  end
+  trim_log()
+  for i = 1, n do
+    local c = customers[of[i]]
+    local failed = c.failed
+    if failed == NEEDS_ROWS then
+      replies[i] = RETRY.rows
+    elseif failed then
+      local alone = (i == 1 or of[i - 1] ~= of[i]) and (i == n or of[i + 1] ~= of[i])
+      if alone then
+        replies[i] = { { type(failed) == 'table' and failed.err or tostring(failed) } }
+      else
+        replies[i] = RETRY.alone
+      end
+    end
+  end
+  return replies
+end

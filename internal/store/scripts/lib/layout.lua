@@ -1,0 +1,228 @@
+-- The state of a customer, position by position. Lists are packed with MessagePack, and what every check
+-- reads and writes with struct (formats); the tables below name the positions. The assembler (scripts.go)
+-- writes the number wherever a script says B.plan, so a name costs nothing at run time, and Go reads the
+-- names and numbers from here (layout.go).
+--
+-- Every key of a customer has the same hash tag, so one slot holds them all:
+--   <prefix>{<customer>}               the customer (C): ledgers, plans, and the pools it holds itself
+--   <prefix>{<customer>}:p             its profile (PROFILE)
+--   <prefix>{<customer>}:e:<entity>    an entity (E), with the pools that it holds
+--   <prefix>{<customer>}:d:<n>         ids of entities n * DIRECTORY.size to (n + 1) * DIRECTORY.size - 1, by creation
+--   <prefix>{<customer>}:i:<key>       the first answer of an idempotency key (ANSWER)
+-- All are strings: one MSET writes whatever a call of a script changes, so that either all of it is
+-- in effect or nothing. The outcomes that a redelivery may ask for are in
+--   <prefix>log:<source>               the log of a topic partition (ledger.lua)
+--
+-- Amounts are integers in units of 10^-precision, times Unix milliseconds, 0 for never.
+
+-- A customer, or what is left of one that does not exist (life ''): its ledgers.
+local C = {
+  format = 1,   -- LIMIT.format
+  life = 2,     -- <when it was made>/<offset of the record that made it>: tells one life of an id from the next
+  seq = 3,      -- grows with every balance and plan
+  entities = 4, -- '' or packed {number of the next entity, how many entities live}
+  shared = 5,   -- '' or a packed list: SHARED of every feature of which entities hold shared balances
+  rest = 6,     -- '' or packed {list of P, list of F}: plans and flags, which few steps look at
+  ledgers = 7,  -- list: L of every topic partition, one after the other
+  pools = 8,    -- from here on: a feature's id, the balances that the customer holds of it (POOL), and so on
+}
+
+-- An entity; rest and pools are where they are in C.
+local E = {
+  format = 1,
+  life = 2,     -- that of the customer: the key outlives a customer for a moment
+  created = 3,
+  number = 4,   -- by creation, from 0
+  about = 5,    -- packed {the seat-like feature, name}
+  rest = 6,
+  pools = 8,
+}
+
+-- The pool of one owner and feature, as a list: POOL.due is when something of it is due first, 0 for
+-- never; then B.size values for each balance, in deduction order. B.x counts from 1 behind the balance's
+-- base. Packed it is formats.small or large, or '' where there is no balance.
+local POOL = { due = 1, base = 1 }
+
+-- A balance. Invariant: every amount is an integer in 0..LIMIT.max, and with
+--   usage     = included - included_left + prepaid - prepaid_left + over + from_rollovers
+--   remaining = included_left + prepaid_left + what is left of its rollovers
+-- granted + rolled in = remaining + usage - over holds by construction.
+local B = {
+  included_left = 1,
+  prepaid_left = 2,
+  over = 3,           -- consumed beyond what was granted; all of the usage where it is unlimited
+  from_rollovers = 4, -- consumed this period from rollovers
+  included = 5,       -- granted by the item or grant
+  prepaid = 6,        -- granted because it was bought
+  resets = 7,         -- next reset
+  expires = 8,
+  flags = 9,          -- sum of FLAG
+  max = 10,           -- max_purchase, -1: no bound
+  rollovers = 11,     -- '' or a packed list: R, one after the other, oldest first (rollovers.lua)
+  details = 12,       -- packed D: what a check does not look at
+  size = 12,
+}
+
+local FLAG = {
+  unlimited = 1,
+  shared = 2,  -- held by an entity, in the customer's pool too (a per-entity item)
+  overage = 4, -- may go beyond what was granted
+}
+
+local D = {
+  plan = 1,            -- plan id, '' for a standalone grant
+  id = 2,              -- number of the item among the plan's items of this feature, or a grant's id
+  rank = 3,            -- 0 main plan, 1 add-on, 2 standalone grant
+  seq = 4,             -- age
+  anchor = 5,          -- periods are counted from here
+  unit = 6,            -- UNIT
+  count = 7,           -- units in a period
+  rollover_max = 8,    -- -1: nothing is rolled over
+  rollover_months = 9, -- 0: rollovers never expire
+  times = 10,          -- how often the item was granted: more than once only for a one-off add-on
+  added = 11,          -- of included, what balance.update added (or took) until the next reset
+}
+
+-- A run of rollovers that expire step after step.
+local R = {
+  held = 1,    -- what the first held when the period began
+  each = 2,    -- what each of the others held
+  n = 3,       -- how many there are
+  taken = 4,   -- of them in this period, from the first on
+  expires = 5, -- when the first expires
+  step = 6,    -- to the expiry of the next
+  size = 6,
+}
+
+-- What of a feature entities hold that the customer shares.
+local SHARED = { feature = 1, entities = 2, size = 2 }
+
+-- What a customer has of a ledger (ledger.lua).
+local L = {
+  source = 1,  -- the topic partition and its lifetime (store.Source)
+  last = 2,    -- highest offset that was decided and kept
+  floor = 3,   -- offset below which all is committed and forgotten; 0 where there is a log
+  entries = 4, -- formats.entry, one after the other; '' where there is a log
+  size = 4,
+}
+
+-- An attached plan.
+local P = { id = 1, group = 2, rank = 3, started = 4, bought = 5, one_off = 6, times = 7 }
+
+-- What was bought of a plan's prepaid item.
+local Q = { feature = 1, number = 2, quantity = 3 }
+
+-- A flag: a boolean feature that a plan includes.
+local F = { feature = 1, plan = 2, expires = 3 }
+
+local PROFILE = { life = 1, name = 2, email = 3, metadata = 4 }
+
+-- The first answer of an idempotency key. It counts until its window ends, for one life of the customer
+-- and one question.
+local ANSWER = { window_end = 1, life = 2, question = 3, memo = 4, outcome = 5 }
+
+-- A plan item as the worker hands it over from the catalogue.
+local I = {
+  feature = 1, number = 2, included = 3, unlimited = 4, overage = 5, max = 6,
+  unit = 7, count = 8, rollover_max = 9, rollover_months = 10,
+  seats = 11,   -- per_entity: the seat feature, '' otherwise
+  prepaid = 12, -- 1: adds the quantity bought
+  flag = 13,    -- 1: a boolean feature
+  kept = 14,    -- 1: non-consumable, its usage moves to the plan that follows
+}
+
+-- A plan as the worker hands it over: items a list of I, quantities the units bought of each item,
+-- -1 where nothing was said.
+local PLAN = { id = 1, group = 2, rank = 3, one_off = 4, items = 5, quantities = 6 }
+
+-- What a call is given: a head, and a step for each record. Keys are places in KEYS.
+local HEAD = {
+  now = 1,       -- the time that the steps are decided at
+  window = 2,    -- how long an idempotency key counts, ms
+  source = 3,    -- the topic partition of the records (store.Source)
+  committed = 4, -- offset up to which it is committed
+  rows = 5,      -- packed list of {plan id, I}: the catalogue's items of today; false where they were not sent
+  data = 6,      -- how many of KEYS, the first, hold what steps read
+  log = 7,       -- place in KEYS of the log of the source, 0: there is none (ledger.lua)
+  steps = 8,     -- how many steps follow
+  size = 8,
+}
+local STEP = {
+  key = 1,       -- of the customer
+  entity_key = 2,
+  answer_key = 3, -- of the idempotency key, 0 where the request has none
+  offset = 4,
+  timestamp = 5,
+  keep = 6,      -- 1: the ledger keeps the outcome
+  deadline = 7,  -- the record is not decided after it, 0: whenever
+  question = 8,  -- what tells the request from another with the same idempotency key
+  memo = 9,      -- what a repeat must know of this request (opaque)
+  entity = 10,   -- '' for the customer
+  kind = 11,     -- of a command (its script's name); of a check the feature where it is boolean, else ''
+  refusal = 12,  -- <code>: <message> to answer with unless the record was decided before, '' for none
+  args = 13,     -- of a command, packed (its script's head); of a check the sum of ASKED
+  needs = 14,    -- of a check, how many values follow: candidates (choose.lua)
+  size = 14,
+}
+local ASKED = {
+  deduct = 1,  -- send_event
+  preview = 2, -- with_preview: the plans attached are added to a denial
+}
+
+-- A view as an outcome shows it (choose.lua): of each part follow the entity and the pool.
+local SNAPSHOT = {
+  feature = 1,
+  whole = 2,  -- how many parts count as a whole, of the others only shared balances: 0 for all parts, -1 for none
+  totals = 3, -- TOTALS, empty where all balances are shown
+  size = 3,
+}
+
+local TOTALS = {
+  shown_parts = 1, -- the first so many parts are the breakdown, further ones are there for the lines
+  granted_millions = 2, granted = 3, -- sums in two numbers, see new_sum (choose.lua)
+  remaining_millions = 4, remaining = 5,
+  usage_millions = 6, usage = 7,
+  unlimited = 8, overage = 9, -- 0 or 1
+  bounded = 10,               -- 1: no balance that allows overage is without max_purchase
+  max_millions = 11, max = 12,
+  next_reset = 13,
+}
+
+-- Kinds of a line. A line of a deduction is four values of a list: part of the snapshot, balance, amount, kind.
+local KIND = { rollover = 1, included = 2, prepaid = 3, overage = 4, unlimited = 5 }
+
+local LIMIT = {
+  keys = 960,             -- in one command: Lua passes no more than some thousand values
+  small = 4294967295,     -- the largest amount of a small pool
+  small_time = 281474976710655,
+  format = 1,             -- of what stands in Redis
+  max = 9007199254740991, -- the largest amount, the last integer that a double counts exactly
+  balances = 1000,        -- of one owner and feature
+  shown = 100,            -- balances of a pool that a snapshot has
+  entities_shown = 500,   -- entities that customer.get lists
+}
+
+-- Units of a period. none and one_off have no period.
+local UNIT = { none = 0, minute = 1, hour = 2, day = 3, week = 4, month = 5, quarter = 6, semi_annual = 7, year = 8, one_off = 9 }
+
+local DIRECTORY = { size = 256 }
+
+-- What is packed with struct. A length goes before each text.
+local formats = {
+  -- a pool: the mark, a byte; what is due; and each balance, max one more than it is
+  small = { mark = 0, due = 'I6', each = 'I4I4I4I4I4I4I6I6BI4I4c0I2c0' },
+  large = { mark = 1, due = 'I7', each = 'I7I7I7I7I7I7I7I7BI7I4c0I2c0' },
+  entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
+  repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome
+  -- the outcome of a check: mark, code, now, need, feature, amount, SNAPSHOT.whole, packed {totals, flag, plans} or '',
+  -- how many parts and lines there are; then these
+  check = '>BBc0I7i8I2c0i8i4I4c0I4I4',
+  part = '>I2c0I4c0',        -- entity, pool
+  line = '>I4I2i8B',         -- part, balance, amount, kind
+}
+for _, pool in ipairs({ formats.small, formats.large }) do
+  pool.first, pool.first_read = '>B' .. pool.due .. pool.each, '>' .. pool.due .. pool.each
+  pool.each = '>' .. pool.each
+end
+formats.check_of_one = formats.check .. string.sub(formats.part, 2)
+formats.check_with_line = formats.check_of_one .. string.sub(formats.line, 2)
