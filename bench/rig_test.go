@@ -19,12 +19,12 @@ import (
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
 	"tollgate/internal/client"
-	"tollgate/internal/engine"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/store"
 	"tollgate/internal/stream"
+	"tollgate/internal/wire"
 )
 
 const (
@@ -127,7 +127,7 @@ func (r *rig) redisBytes() (in, out float64) {
 type bench struct {
 	*rig
 	name   string
-	topics engine.Topics
+	topics wire.Topics
 	store  *store.Store
 	client *client.Client
 	offset int64
@@ -140,7 +140,7 @@ type bench struct {
 func (r *rig) newBench(partitions int) (b *bench, end func()) {
 	r.Helper()
 	name := servertest.Unique("bench")
-	b = &bench{rig: r, name: name, now: time.Now(), client: client.New(r.broker, servertest.Silent()), topics: engine.Topics{
+	b = &bench{rig: r, name: name, now: time.Now(), client: client.New(r.broker, servertest.Silent()), topics: wire.Topics{
 		Checks: name + ".checks", CheckResults: name + ".check-results", UsageEvents: name + ".usage-events",
 		Commands: name + ".commands", CommandResults: name + ".command-results", DeadLetters: name + ".dead-letters",
 	}}

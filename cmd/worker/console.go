@@ -33,7 +33,7 @@ type pageFlags struct {
 }
 
 // serve makes the worker's page, nil where it is off, and who observes the engine.
-func (p pageFlags) serve(w *worker, topics engine.Topics) (engine.Observer, http.Handler) {
+func (p pageFlags) serve(w *worker, topics wire.Topics) (engine.Observer, http.Handler) {
 	if !p.Console {
 		return w.metrics, nil
 	}

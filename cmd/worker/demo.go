@@ -10,7 +10,6 @@ import (
 
 	"tollgate/internal/balance"
 	"tollgate/internal/client"
-	"tollgate/internal/engine"
 	"tollgate/internal/terminal"
 	"tollgate/internal/wire"
 )
@@ -18,7 +17,7 @@ import (
 // demo sends requests as any user would, through Kafka.
 type demo struct {
 	client *client.Client
-	topics engine.Topics
+	topics wire.Topics
 	paint  terminal.Paint
 }
 

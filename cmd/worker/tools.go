@@ -14,11 +14,11 @@ import (
 
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
-	"tollgate/internal/engine"
 	"tollgate/internal/ops"
 	"tollgate/internal/settings"
 	"tollgate/internal/stream"
 	"tollgate/internal/terminal"
+	"tollgate/internal/wire"
 )
 
 type catalogCommand struct {
@@ -122,7 +122,7 @@ func (c *topicsCreateCommand) Run(ctx context.Context) error {
 	return nil
 }
 
-func topicsToBe(names engine.Topics, partitions, replicationFactor int, retention time.Duration) []stream.Topic {
+func topicsToBe(names wire.Topics, partitions, replicationFactor int, retention time.Duration) []stream.Topic {
 	var topics []stream.Topic
 	for _, name := range names.All() {
 		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: replicationFactor, Retention: retention})

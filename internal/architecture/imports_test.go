@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"internal/ops":      {"internal/engine", "internal/stream", "internal/wire"},
 	"internal/console":  {"internal/wire"},
 	"internal/client":   {"internal/stream", "internal/wire"},
-	"internal/settings": {"internal/engine", "internal/store", "internal/stream"},
+	"internal/settings": {"internal/store", "internal/stream", "internal/wire"},
 	// For measuring.
 	"bench/report": {},
 	"bench/plot":   {"bench/report"},
@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"internal/servertest": {"internal/embedded", "internal/stream"},
 	"internal/realtest":   {"internal/proctest"},
 	"internal/proctest": {
-		"deploy", "internal/client", "internal/engine", "internal/servertest", "internal/settings", "internal/stream", "internal/wire",
+		"deploy", "internal/client", "internal/servertest", "internal/settings", "internal/stream", "internal/wire",
 	},
 }
 

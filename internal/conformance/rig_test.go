@@ -29,7 +29,7 @@ const (
 // another one for every case, on a key space of its own; just the clock is ours.
 type rig struct {
 	stream.Observer
-	topics    engine.Topics
+	topics    wire.Topics
 	broker    stream.Broker
 	publisher *stream.Publisher
 	current   atomic.Pointer[engine.Engine]
@@ -71,7 +71,7 @@ func place(topic string, partition int, offset int64) string {
 func newRig(t *testing.T) *rig {
 	broker := servertest.Broker(t)
 	name := servertest.Unique("conformance")
-	topics := engine.Topics{
+	topics := wire.Topics{
 		Checks: name + ".checks", CheckResults: name + ".check-results", UsageEvents: name + ".usage-events",
 		Commands: name + ".commands", CommandResults: name + ".command-results", DeadLetters: name + ".dead-letters",
 	}

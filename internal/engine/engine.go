@@ -25,21 +25,6 @@ import (
 // tracer does nothing unless the program sets a provider up.
 var tracer = otel.Tracer("tollgate/internal/engine")
 
-// Topics are the names of the topics.
-type Topics struct {
-	Checks         string
-	CheckResults   string
-	UsageEvents    string
-	Commands       string
-	CommandResults string
-	DeadLetters    string
-}
-
-// All lists the names.
-func (t Topics) All() []string {
-	return []string{t.Checks, t.CheckResults, t.UsageEvents, t.Commands, t.CommandResults, t.DeadLetters}
-}
-
 // Observer is told what happens, for metrics.
 type Observer interface {
 	// Checked reports the result of a check. It must not be kept.
@@ -57,7 +42,7 @@ type Observer interface {
 
 // Options are how an engine works.
 type Options struct {
-	Topics            Topics
+	Topics            wire.Topics
 	ReplyTopics       []string // where a request may have its result sent
 	IdempotencyWindow time.Duration
 	// Clock tells the time that decisions are made at.

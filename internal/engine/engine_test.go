@@ -24,7 +24,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
 
-var topics = engine.Topics{
+var topics = wire.Topics{
 	Checks: "checks", CheckResults: "check-results", UsageEvents: "usage-events",
 	Commands: "commands", CommandResults: "command-results", DeadLetters: "dead-letters",
 }

@@ -32,7 +32,7 @@ import (
 
 const window = 24 * time.Hour
 
-var topics = engine.Topics{
+var topics = wire.Topics{
 	Checks: "checks", CheckResults: "check-results", UsageEvents: "usage-events",
 	Commands: "commands", CommandResults: "command-results", DeadLetters: "dead-letters",
 }

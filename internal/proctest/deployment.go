@@ -14,7 +14,6 @@ import (
 
 	"tollgate/deploy"
 	"tollgate/internal/client"
-	"tollgate/internal/engine"
 	"tollgate/internal/servertest"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
@@ -23,7 +22,7 @@ import (
 // Deployment is what workers of a test share: topics, a key space, a catalogue.
 type Deployment struct {
 	Group      string // of the workers; their keys in Redis begin with it and a colon
-	Topics     engine.Topics
+	Topics     wire.Topics
 	TopicFlags []string // name the topics, to worker and producer
 	Catalog    string   // the file
 	Broker     stream.Broker
@@ -47,7 +46,7 @@ func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *
 	name := servertest.Unique("worker")
 	d := &Deployment{
 		Group: name,
-		Topics: engine.Topics{
+		Topics: wire.Topics{
 			Checks: name + ".checks", CheckResults: name + ".check-results", UsageEvents: name + ".usage-events",
 			Commands: name + ".commands", CommandResults: name + ".command-results", DeadLetters: name + ".dead-letters",
 		},

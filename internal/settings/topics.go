@@ -3,7 +3,7 @@ package settings
 import (
 	"regexp"
 
-	"tollgate/internal/engine"
+	"tollgate/internal/wire"
 )
 
 // Topics are the names of the topics.
@@ -45,9 +45,9 @@ func (t *Topics) Check(problems *Problems) {
 	}
 }
 
-// Names are the names, as the engine takes them.
-func (t *Topics) Names() engine.Topics {
-	return engine.Topics{
+// Names are the names, as the worker and its tools take them.
+func (t *Topics) Names() wire.Topics {
+	return wire.Topics{
 		Checks: t.Checks, CheckResults: t.CheckResults, UsageEvents: t.UsageEvents,
 		Commands: t.Commands, CommandResults: t.CommandResults, DeadLetters: t.DeadLetters,
 	}
