@@ -1,7 +1,8 @@
-// Package model is a model of the rules of docs/reference.md in plain Go, and the
-// property test that holds the engine, its scripts and Redis against it. The model is
-// written for the reader: it walks every reset one by one and knows no Redis.
-package model
+// Package oracle says the rules of docs/semantics.md and docs/messages.md once more in
+// plain Go, and its property test holds the engine, its scripts and Redis against what it
+// says. The oracle is written for the reader: it walks every reset one by one and knows no
+// Redis.
+package oracle
 
 import (
 	"context"
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(servertest.Main(m))
 }
 
-func TestEngineAnswersAsTheModel(t *testing.T) {
+func TestEngineAnswersAsTheOracle(t *testing.T) {
 	client := servertest.Redis(t)
 	var catalogs []*balance.Catalog
 	for _, name := range []string{"one.yaml", "two.yaml"} {
@@ -70,7 +71,7 @@ func TestEngineAnswersAsTheModel(t *testing.T) {
 	})
 }
 
-// driver sends the same requests to the engine and to the model.
+// driver sends the same requests to the engine and to the oracle.
 type driver struct {
 	client    *redis.Client
 	engine    *engine.Engine
@@ -93,7 +94,7 @@ func newDriver(t *rapid.T, client *redis.Client, catalogs []*balance.Catalog) *d
 	d := &driver{client: client, catalogs: catalogs, sent: map[string][]sent{}, committed: map[string]int64{}}
 	d.now = time.UnixMilli(rapid.Int64Range(1735689600_000, 1767225599_999).Draw(t, "begin")).UTC()
 	d.world = &world{catalog: catalogs[0], now: d.now, customers: map[string]*customer{}, keys: map[string]firstAnswer{}}
-	st, err := store.New(client, store.Options{Prefix: servertest.Unique("model") + ":"})
+	st, err := store.New(client, store.Options{Prefix: servertest.Unique("oracle") + ":"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func (d *driver) add(topic string, r request) {
 }
 
 // decide has the engine decide the records from an offset on as one batch, and the
-// model each of them; the answers must be the same.
+// oracle each of them; the answers must be the same.
 func (d *driver) decide(t *rapid.T, topic string, from int) {
 	batch := stream.Batch{Topic: topic, Generation: 1, Committed: d.committed[topic]}
 	for _, s := range d.sent[topic][from:] {
@@ -258,7 +259,7 @@ func (d *driver) rest(t *rapid.T) {
 }
 
 // touchAll has everything that is due applied, so that what comes next finds the
-// same on both sides: the engine applies a reset when it meets it, the model at once.
+// same on both sides: the engine applies a reset when it meets it, the oracle at once.
 func (d *driver) touchAll(t *rapid.T) {
 	from := len(d.sent[topics.Commands])
 	for _, name := range customers {
@@ -297,7 +298,7 @@ func (d *driver) flushScripts(t *rapid.T) {
 }
 
 // invariants of semantics, Deduction order, for every balance. The answers were the
-// model's, so what holds for the model holds for Redis.
+// oracle's, so what holds for the oracle holds for Redis.
 func (d *driver) invariants(t *rapid.T) {
 	for _, c := range d.world.customers {
 		for _, g := range c.grants {

@@ -1,4 +1,4 @@
-package model
+package oracle
 
 import (
 	"slices"
@@ -32,7 +32,7 @@ type attachment struct {
 	times   int64
 }
 
-// world is the model of the whole state.
+// world is the whole state, as the oracle knows it.
 type world struct {
 	catalog   *balance.Catalog
 	now       time.Time

@@ -1,4 +1,4 @@
-package model
+package oracle
 
 import (
 	"encoding/json"
@@ -154,7 +154,7 @@ func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
 }
 
 func drawGrant(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
-	// An id that the store makes is not foreseen by the model.
+	// An id that the store makes is not foreseen by the oracle.
 	r.Balance = one(t, "balance", balanceIDs[1:]...)
 	r.Unlimited = seldom(t, "unlimited", 4)
 	if !r.Unlimited {
