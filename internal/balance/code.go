@@ -29,6 +29,8 @@ const (
 	PlanNotFound         Code = "plan_not_found"
 	BalanceNotFound      Code = "balance_not_found"
 	Conflict             Code = "conflict"
+	IdempotencyConflict  Code = "idempotency_conflict"
+	TooManyBalances      Code = "too_many_balances"
 	// InternalError is for what should not happen: a script that failed, a result
 	// that no broker takes.
 	InternalError Code = "internal_error"
@@ -38,7 +40,7 @@ const (
 var Codes = []Code{
 	Included, Overage, Unlimited, Flagged, NotEntitled, InsufficientFunds, MaxPurchaseReached,
 	InvalidRequest, CustomerNotFound, FeatureNotFound, EntityNotFound, FlagNotConsumable, AmountOutOfRange, ReplyTopicNotAllowed,
-	DeadlineExceeded, PlanNotFound, BalanceNotFound, Conflict, InternalError,
+	DeadlineExceeded, PlanNotFound, BalanceNotFound, Conflict, IdempotencyConflict, TooManyBalances, InternalError,
 }
 
 // Allowed says whether the code of a decision lets the customer pass.
@@ -77,19 +79,21 @@ func ParseError(text string) *Error {
 }
 
 var explanations = map[Code]string{
-	NotEntitled:        "the customer has no balance of this feature; attach a plan that includes it or grant a balance",
-	InsufficientFunds:  "not enough is left",
-	MaxPurchaseReached: "the overage would pass its max_purchase",
-	CustomerNotFound:   "no such customer; create it with customer.put",
-	FeatureNotFound:    "the catalogue has no such feature",
-	EntityNotFound:     "the customer has no such entity; create it with entity.create",
-	FlagNotConsumable:  "a boolean feature cannot be consumed; leave send_event and lock out",
-	AmountOutOfRange:   "the amount, or the balance it would make, does not fit",
-	DeadlineExceeded:   "its expires-at had passed when it was read",
-	PlanNotFound:       "no such plan, or it is not attached",
-	BalanceNotFound:    "no such balance",
-	InternalError:      "it could not be decided; the record is in the dead-letter topic",
-	Conflict:           "it exists already, or differs from what is there",
+	NotEntitled:         "the customer has no balance of this feature; attach a plan that includes it or grant a balance",
+	InsufficientFunds:   "not enough is left",
+	MaxPurchaseReached:  "the overage would pass its max_purchase",
+	CustomerNotFound:    "no such customer; create it with customer.put",
+	FeatureNotFound:     "the catalogue has no such feature",
+	EntityNotFound:      "the customer has no such entity; create it with entity.create",
+	FlagNotConsumable:   "a boolean feature cannot be consumed; leave send_event and lock out",
+	AmountOutOfRange:    "the amount, or the balance it would make, does not fit",
+	DeadlineExceeded:    "its expires-at had passed when it was read",
+	PlanNotFound:        "no such plan, or it is not attached",
+	BalanceNotFound:     "no such balance",
+	InternalError:       "it could not be decided; the record is in the dead-letter topic",
+	Conflict:            "it exists already, or differs from what is there",
+	IdempotencyConflict: "its idempotency-key belongs to another question; nothing was decided",
+	TooManyBalances:     "one owner would have more than 1,000 live balances of the feature",
 }
 
 // NewError makes an error of a code that explains itself.

@@ -8,18 +8,25 @@ import (
 	"tollgate/internal/balance"
 )
 
-// PoolRecord is a balance as results show it: a pool, summed up.
+// MaxShown is how many balances, and how many rollovers, of a pool a result shows at most:
+// a result must fit into a record, however many entities there are.
+const MaxShown = 100
+
+// PoolRecord is a balance as results show it: a pool, summed up. The sums are of all of it,
+// whatever is truncated.
 type PoolRecord struct {
-	FeatureID      string           `json:"feature_id"`
-	Granted        json.Number      `json:"granted"`
-	Remaining      json.Number      `json:"remaining"`
-	Usage          json.Number      `json:"usage"`
-	Unlimited      bool             `json:"unlimited"`
-	OverageAllowed bool             `json:"overage_allowed"`
-	MaxPurchase    *json.Number     `json:"max_purchase"`
-	NextResetAt    *int64           `json:"next_reset_at"`
-	Breakdown      []BalanceRecord  `json:"breakdown"`
-	Rollovers      []RolloverRecord `json:"rollovers"`
+	FeatureID          string           `json:"feature_id"`
+	Granted            json.Number      `json:"granted"`
+	Remaining          json.Number      `json:"remaining"`
+	Usage              json.Number      `json:"usage"`
+	Unlimited          bool             `json:"unlimited"`
+	OverageAllowed     bool             `json:"overage_allowed"`
+	MaxPurchase        *json.Number     `json:"max_purchase"`
+	NextResetAt        *int64           `json:"next_reset_at"`
+	Breakdown          []BalanceRecord  `json:"breakdown"` // in deduction order
+	BreakdownTruncated bool             `json:"breakdown_truncated,omitempty"`
+	Rollovers          []RolloverRecord `json:"rollovers"` // the soonest to expire first
+	RolloversTruncated bool             `json:"rollovers_truncated,omitempty"`
 }
 
 type BalanceRecord struct {
