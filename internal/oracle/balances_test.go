@@ -77,22 +77,61 @@ func (g *grant) fits() bool {
 
 func ended(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
+func (g *grant) clone() *grant {
+	c := *g
+	c.rollovers = slices.Clone(g.rollovers)
+	return &c
+}
+
 // settle applies every reset due, one after the other.
 func (g *grant) settle(catalog *balance.Catalog, now time.Time) {
 	for ended(g.nextReset, now) {
-		at, left, period := g.nextReset, g.left(), g.reset
-		g.included, g.added = g.included-g.added, 0
-		if item := catalog.Item(g.plan, g.feature, g.number); item != nil {
-			g.overage, g.max = item.Overage()
-			g.unlimited, g.reset, g.rule = item.Unlimited, item.Reset, item.Rollover
-			g.included = min(item.Included*g.times, balance.MaxUnits-g.prepaid)
-		}
-		g.dropRollovers(at)
-		g.rollOver(left, at, period)
-		g.usedIncluded, g.usedPrepaid, g.over, g.fromRollovers = 0, 0, 0, 0
-		g.nextReset = nextBoundary(g.anchor, g.reset, at)
+		g.applyReset(catalog)
+		g.skipWhatCannotMatter(now)
 	}
 	g.dropRollovers(now)
+}
+
+func (g *grant) applyReset(catalog *balance.Catalog) {
+	at, left, period := g.nextReset, g.left(), g.reset
+	g.included, g.added = g.included-g.added, 0
+	if item := catalog.Item(g.plan, g.feature, g.number); item != nil {
+		g.overage, g.max = item.Overage()
+		g.unlimited, g.reset, g.rule = item.Unlimited, item.Reset, item.Rollover
+		g.included = min(item.Included*g.times, balance.MaxUnits-g.prepaid)
+	}
+	g.dropRollovers(at)
+	g.rollOver(left, at, period)
+	g.usedIncluded, g.usedPrepaid, g.over, g.fromRollovers = 0, 0, 0, 0
+	g.nextReset = nextBoundary(g.anchor, g.reset, at)
+}
+
+// skipWhatCannotMatter moves the next reset on after one was applied: a period of a minute
+// has a million of them in two years. Nothing was consumed since that reset, so those that
+// follow differ only in the rollovers that they make, each of all that is granted; their
+// maximum keeps the latest. So the resets before the last few can be left out where
+//   - nothing is rolled over: then one is enough;
+//   - the last few alone fill the maximum, and the rollover of the first of these has not
+//     expired (nor, then, those behind it): whatever is older makes way for them.
+//
+// In any other case every reset is walked.
+func (g *grant) skipWhatCannotMatter(now time.Time) {
+	length := fixedLength[g.reset.Interval] * time.Duration(g.reset.Count)
+	if length == 0 || !ended(g.nextReset, now) {
+		return
+	}
+	enough := int64(1)
+	if g.rule != nil && g.left() > 0 {
+		enough = max(1, (g.rule.Max+g.left()-1)/g.left())
+	}
+	due := int64(now.Sub(g.nextReset)/length) + 1
+	if due <= enough {
+		return
+	}
+	first := g.nextReset.Add(time.Duration(due-enough) * length)
+	if g.rule == nil || g.left() == 0 || !ended(rolloverExpiry(g.anchor, g.reset, g.rule.ExpiryMonths, first), now) {
+		g.nextReset = first
+	}
 }
 
 func (g *grant) dropRollovers(at time.Time) {
@@ -177,6 +216,19 @@ func (c *customer) poolOf(feature, entity string) *pool {
 	return p
 }
 
+// owned is the pool of what an owner holds itself: the customer ("") without its entities,
+// an entity without the customer.
+func (c *customer) owned(feature, owner string) *pool {
+	p := &pool{feature: feature}
+	for _, g := range c.grants {
+		if g.feature == feature && g.entity == owner {
+			p.grants = append(p.grants, g)
+		}
+	}
+	slices.SortStableFunc(p.grants, deductedBefore)
+	return p
+}
+
 func falseFirst(a, b bool) int {
 	switch {
 	case a == b:
@@ -257,10 +309,9 @@ type line struct {
 // take applies need to the pool and returns the lines. Where an amount would not
 // fit it changes nothing and returns false.
 func (p *pool) take(need int64, force bool) ([]line, bool) {
-	before := make([]grant, len(p.grants))
+	before := make([]*grant, len(p.grants))
 	for i, g := range p.grants {
-		before[i] = *g
-		before[i].rollovers = slices.Clone(g.rollovers)
+		before[i] = g.clone()
 	}
 	var lines []line
 	if need >= 0 {
@@ -271,12 +322,21 @@ func (p *pool) take(need int64, force bool) ([]line, bool) {
 	for _, g := range p.grants {
 		if !g.fits() {
 			for i, g := range p.grants {
-				*g = before[i]
+				*g = *before[i]
 			}
 			return nil, false
 		}
 	}
 	return lines, true
+}
+
+// addLine adds a line. Rollovers of one balance, one after the other, make one line.
+func addLine(lines []line, l line) []line {
+	if n := len(lines); n > 0 && l.kind == balance.KindRollover && lines[n-1].kind == l.kind && lines[n-1].g == l.g {
+		lines[n-1].amount += l.amount
+		return lines
+	}
+	return append(lines, l)
 }
 
 // deduct is semantics, Deduction order: both passes.
@@ -288,7 +348,7 @@ func (p *pool) deduct(need int64, force bool) (lines []line) {
 		}
 		*from += amount
 		need -= amount
-		lines = append(lines, line{g, amount, kind})
+		lines = addLine(lines, line{g, amount, kind})
 	}
 	for _, u := range p.pooledRollovers() {
 		left := u.r.left
@@ -328,7 +388,7 @@ func (p *pool) giveBack(amount int64) (lines []line) {
 		}
 		*from -= back
 		amount -= back
-		lines = append(lines, line{g, -back, kind})
+		lines = addLine(lines, line{g, -back, kind})
 		return back
 	}
 	backwards := slices.Clone(p.grants)

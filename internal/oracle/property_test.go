@@ -93,7 +93,7 @@ type sent struct {
 func newDriver(t *rapid.T, client *redis.Client, catalogs []*balance.Catalog) *driver {
 	d := &driver{client: client, catalogs: catalogs, sent: map[string][]sent{}, committed: map[string]int64{}}
 	d.now = time.UnixMilli(rapid.Int64Range(1735689600_000, 1767225599_999).Draw(t, "begin")).UTC()
-	d.world = &world{catalog: catalogs[0], now: d.now, customers: map[string]*customer{}, keys: map[string]firstAnswer{}}
+	d.world = &world{catalog: catalogs[0], now: d.now, customers: map[string]*customer{}}
 	st, err := store.New(client, store.Options{Prefix: servertest.Unique("oracle") + ":"})
 	if err != nil {
 		t.Fatal(err)
