@@ -106,13 +106,13 @@ func (g *grant) applyReset(catalog *balance.Catalog) {
 	g.nextReset = nextBoundary(g.anchor, g.reset, at)
 }
 
-// skipWhatCannotMatter moves the next reset on after one was applied: a period of a minute
-// has a million of them in two years. Nothing was consumed since that reset, so those that
-// follow differ only in the rollovers that they make, each of all that is granted; their
-// maximum keeps the latest. So the resets before the last few can be left out where
-//   - nothing is rolled over: then one is enough;
-//   - the last few alone fill the maximum, and the rollover of the first of these has not
-//     expired (nor, then, those behind it): whatever is older makes way for them.
+// skipWhatCannotMatter moves the next reset on, after one was applied: two years have a
+// million minutes. Nothing was consumed since that reset, so those that follow differ only
+// in the rollovers that they make. Of these the oldest make way, so that an old one never
+// costs a later one anything. Hence the first resets due can be left out where
+//   - nothing is rolled over;
+//   - those behind them fill the maximum and have not expired: whatever is older has made way;
+//   - what they roll over has expired by now, and what is there already has, too.
 //
 // In any other case every reset is walked.
 func (g *grant) skipWhatCannotMatter(now time.Time) {
@@ -120,17 +120,21 @@ func (g *grant) skipWhatCannotMatter(now time.Time) {
 	if length == 0 || !ended(g.nextReset, now) {
 		return
 	}
-	enough := int64(1)
-	if g.rule != nil && g.left() > 0 {
-		enough = max(1, (g.rule.Max+g.left()-1)/g.left())
-	}
-	due := int64(now.Sub(g.nextReset)/length) + 1
-	if due <= enough {
+	due := now.Sub(g.nextReset)/length + 1
+	if g.rule == nil || g.left() == 0 {
+		g.nextReset = g.nextReset.Add(due * length)
 		return
 	}
-	first := g.nextReset.Add(time.Duration(due-enough) * length)
-	if g.rule == nil || g.left() == 0 || !ended(rolloverExpiry(g.anchor, g.reset, g.rule.ExpiryMonths, first), now) {
+	const shortestMonth, longestMonth = 28 * 24 * time.Hour, 31 * 24 * time.Hour
+	months, forever := time.Duration(g.rule.ExpiryMonths), g.rule.ExpiryMonths == 0
+	filling := max(1, time.Duration((g.rule.Max+g.left()-1)/g.left()))
+	switch first := g.nextReset.Add((due - filling) * length); {
+	case filling >= due:
+	case forever || first.Add(months*shortestMonth).After(now):
 		g.nextReset = first
+	case !slices.ContainsFunc(g.rollovers, func(r rollover) bool { return !ended(r.expires, now) }):
+		expired := (now.Sub(g.nextReset) - months*longestMonth) / length // or more, where months are short
+		g.nextReset = g.nextReset.Add(max(0, expired) * length)
 	}
 }
 
@@ -147,8 +151,8 @@ func (g *grant) rollOver(left int64, at time.Time, period balance.Reset) {
 		for _, r := range g.rollovers {
 			surplus += r.left
 		}
-		for i := range g.rollovers {
-			dropped := min(max(0, surplus), g.rollovers[i].left)
+		for i := 0; surplus > 0; i++ {
+			dropped := min(surplus, g.rollovers[i].left)
 			g.rollovers[i].left -= dropped
 			surplus -= dropped
 		}
