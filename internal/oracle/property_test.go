@@ -80,6 +80,9 @@ func (d *driver) provision(t *rapid.T) {
 	if seldom(t, "crowded", 4) {
 		d.crowd(t)
 	}
+	if seldom(t, "hoarding", 6) {
+		d.hoard(t)
+	}
 	d.decide(t, topics.Commands, 0)
 }
 
@@ -104,6 +107,21 @@ func (d *driver) crowd(t *rapid.T) {
 		attach()
 	}
 	d.entities = append(d.entities, "e0", "e7", "e99", "e129")
+}
+
+// hoard gives one customer as many balances of a feature as it may hold, and some more.
+func (d *driver) hoard(t *rapid.T) {
+	name := one(t, "hoarding customer", customers...)
+	d.add(topics.Commands, request{Type: "customer.put", Customer: name})
+	r := request{Type: "balance.grant", Customer: name, Feature: drawFeature(t, d.world.catalog, isMetered), Reset: balance.Reset{Count: 1}}
+	days := rapid.IntRange(0, 30).Draw(t, "days")
+	for i := range maxBalances + 1 {
+		r.Balance, r.Units, r.Expires = fmt.Sprintf("h%d", i), int64(1+i%3), time.Time{}
+		if i%2 == 0 && days > 0 {
+			r.Expires = d.now.Add(time.Duration(1+i%days) * 24 * time.Hour)
+		}
+		d.add(topics.Commands, r)
+	}
 }
 
 // touchAll has everything that is due applied, so that what comes next finds the
