@@ -26,11 +26,11 @@ const (
 	AmountOutOfRange     Code = "amount_out_of_range"
 	ReplyTopicNotAllowed Code = "reply_topic_not_allowed"
 	DeadlineExceeded     Code = "deadline_exceeded"
+	IdempotencyConflict  Code = "idempotency_conflict"
+	TooManyBalances      Code = "too_many_balances"
 	PlanNotFound         Code = "plan_not_found"
 	BalanceNotFound      Code = "balance_not_found"
 	Conflict             Code = "conflict"
-	IdempotencyConflict  Code = "idempotency_conflict"
-	TooManyBalances      Code = "too_many_balances"
 	// InternalError is for what should not happen: a script that failed, a result
 	// that no broker takes.
 	InternalError Code = "internal_error"
@@ -40,7 +40,7 @@ const (
 var Codes = []Code{
 	Included, Overage, Unlimited, Flagged, NotEntitled, InsufficientFunds, MaxPurchaseReached,
 	InvalidRequest, CustomerNotFound, FeatureNotFound, EntityNotFound, FlagNotConsumable, AmountOutOfRange, ReplyTopicNotAllowed,
-	DeadlineExceeded, PlanNotFound, BalanceNotFound, Conflict, IdempotencyConflict, TooManyBalances, InternalError,
+	DeadlineExceeded, IdempotencyConflict, TooManyBalances, PlanNotFound, BalanceNotFound, Conflict, InternalError,
 }
 
 // Allowed says whether the code of a decision lets the customer pass.
@@ -87,13 +87,13 @@ var explanations = map[Code]string{
 	EntityNotFound:      "the customer has no such entity; create it with entity.create",
 	FlagNotConsumable:   "a boolean feature cannot be consumed; leave send_event and lock out",
 	AmountOutOfRange:    "the amount, or the balance it would make, does not fit",
-	DeadlineExceeded:    "its expires-at had passed when it was read",
+	DeadlineExceeded:    "its expires-at had passed when it was decided",
+	IdempotencyConflict: "the idempotency key belongs to another question of this customer; use a new key",
+	TooManyBalances:     "there are 1,000 balances of this feature already; let some expire, or raise one with balance.update",
 	PlanNotFound:        "no such plan, or it is not attached",
 	BalanceNotFound:     "no such balance",
 	InternalError:       "it could not be decided; the record is in the dead-letter topic",
 	Conflict:            "it exists already, or differs from what is there",
-	IdempotencyConflict: "its idempotency-key belongs to another question; nothing was decided",
-	TooManyBalances:     "one owner would have more than 1,000 live balances of the feature",
 }
 
 // NewError makes an error of a code that explains itself.

@@ -70,6 +70,9 @@ func msOrNil(at time.Time) *int64 {
 	return &ms
 }
 
+// maxShown is how many balances, and how many rollovers, of a pool a result shows.
+const maxShown = 100
+
 // show sums a pool up (messages: Check result). It is nil where the pool is empty.
 func (w *world) show(p *pool) *wire.PoolRecord {
 	if len(p.grants) == 0 {
@@ -89,16 +92,16 @@ func (w *world) show(p *pool) *wire.PoolRecord {
 		if at := msOrNil(g.nextReset); at != nil && (out.NextResetAt == nil || *at < *out.NextResetAt) {
 			out.NextResetAt = at
 		}
-		if i < wire.MaxShown {
+		if i < maxShown {
 			out.Breakdown = append(out.Breakdown, w.showGrant(g))
 		}
 	}
-	out.BreakdownTruncated = len(p.grants) > wire.MaxShown
+	out.BreakdownTruncated = len(p.grants) > maxShown
 	for _, u := range p.pooledRollovers() {
 		if u.r.left == 0 {
 			continue
 		}
-		if len(out.Rollovers) == wire.MaxShown {
+		if len(out.Rollovers) == maxShown {
 			out.RolloversTruncated = true
 			break
 		}

@@ -8,24 +8,20 @@ import (
 	"tollgate/internal/balance"
 )
 
-// MaxShown is how many balances, and how many rollovers, of a pool a result shows at most:
-// a result must fit into a record, however many entities there are.
-const MaxShown = 100
-
-// PoolRecord is a balance as results show it: a pool, summed up. The sums are of all of it,
-// whatever is truncated.
+// PoolRecord is a balance as results show it: a pool, summed up.
 type PoolRecord struct {
-	FeatureID          string           `json:"feature_id"`
-	Granted            json.Number      `json:"granted"`
-	Remaining          json.Number      `json:"remaining"`
-	Usage              json.Number      `json:"usage"`
-	Unlimited          bool             `json:"unlimited"`
-	OverageAllowed     bool             `json:"overage_allowed"`
-	MaxPurchase        *json.Number     `json:"max_purchase"`
-	NextResetAt        *int64           `json:"next_reset_at"`
-	Breakdown          []BalanceRecord  `json:"breakdown"` // in deduction order
+	FeatureID      string          `json:"feature_id"`
+	Granted        json.Number     `json:"granted"`
+	Remaining      json.Number     `json:"remaining"`
+	Usage          json.Number     `json:"usage"`
+	Unlimited      bool            `json:"unlimited"`
+	OverageAllowed bool            `json:"overage_allowed"`
+	MaxPurchase    *json.Number    `json:"max_purchase"`
+	NextResetAt    *int64          `json:"next_reset_at"`
+	Breakdown      []BalanceRecord `json:"breakdown"`
+	// BreakdownTruncated says that the pool has more balances; the sums are those of all.
 	BreakdownTruncated bool             `json:"breakdown_truncated,omitempty"`
-	Rollovers          []RolloverRecord `json:"rollovers"` // the soonest to expire first
+	Rollovers          []RolloverRecord `json:"rollovers"`
 	RolloversTruncated bool             `json:"rollovers_truncated,omitempty"`
 }
 
