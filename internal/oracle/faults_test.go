@@ -56,7 +56,7 @@ func (d *driver) loseReply(t *rapid.T) {
 		topic, other = other, topic
 	}
 	from := d.draw(t, topic)
-	if _, err := d.deliver(context.Background(), topic, from); err != nil {
+	if _, err := d.deliver(deadline, topic, from); err != nil {
 		t.Fatal(err)
 	}
 	for i := range d.sent[topic][from:] {
@@ -91,7 +91,7 @@ func (d *driver) wakeWorker(t *rapid.T) {
 		d.turnClock(restful)
 		d.restAt(topic)
 	}
-	out, err := f.decider.Decide(context.Background(), f.batch)
+	out, err := decideWithin(deadline, f.decider, f.batch)
 	switch {
 	case errors.Is(err, stream.ErrPartitionLost):
 		d.frozen = append(d.frozen[:at:at], d.frozen[at+1:]...)
@@ -135,9 +135,7 @@ func (d *driver) failLate(t *rapid.T) {
 	command := one(t, "command taken away", "mget", "mset", "get", "set", "append", "pexpire", "unlink", "del")
 	d.server.allow(t, "-"+command)
 	const patience = 150 * time.Millisecond
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	out, err := d.deliver(ctx, topic, from)
-	cancel()
+	out, err := d.deliver(patience, topic, from)
 	d.server.allow(t, "+@all")
 	switch {
 	case err == nil:
