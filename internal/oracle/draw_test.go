@@ -16,7 +16,7 @@ var (
 	entities   = []string{"ann", "b:ob", "3:x"}
 	grantIDs   = []string{"gift", "bonus", "@"}
 	badIDs     = []string{"auto-1", "auto-", "free/messages", "/"}
-	balanceIDs = []string{"", "gift", "bonus", "free/messages", "pro/credits", "team/messages@ann", "pack/tokens", "auto-1"}
+	balanceIDs = []string{"", "", "", "", "gift", "bonus", "free/messages", "pro/credits", "team/messages@ann", "pack/tokens", "auto-1"}
 )
 
 func one[T any](t *rapid.T, name string, from ...T) T { return rapid.SampledFrom(from).Draw(t, name) }
