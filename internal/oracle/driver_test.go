@@ -125,11 +125,14 @@ func (d *driver) drawRequest(t *rapid.T, topic string) request {
 		r.Customer, r.Key = earlier.Customer, earlier.Key
 		return r
 	}
-	if seldom(t, "another entity", 2) {
-		earlier.Entity = drawEntity(t, d.entities)
-	}
-	if seldom(t, "another amount", 2) && earlier.Units > 1 {
-		earlier.Units--
+	switch earlier.Type {
+	case "", "usage.track", "balance.update", "balance.grant":
+		if seldom(t, "another entity", 2) {
+			earlier.Entity = drawEntity(t, d.entities)
+		}
+		if seldom(t, "another amount", 2) && earlier.Units > 1 {
+			earlier.Units--
+		}
 	}
 	return earlier
 }

@@ -192,14 +192,14 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 	switch {
 	case r.Type == "plan.attach" && plan == nil:
 		return failed(balance.PlanNotFound)
-	case r.Type == "plan.attach" && r.Started.After(w.now.Add(startTolerance)):
-		return failed(balance.InvalidRequest)
-	case r.Type == "balance.grant" && (ended(r.Expires, w.now) || strings.Contains(r.Balance, "/") || strings.HasPrefix(r.Balance, "auto-")):
+	case r.Type == "balance.grant" && (strings.Contains(r.Balance, "/") || strings.HasPrefix(r.Balance, "auto-")):
 		return failed(balance.InvalidRequest)
 	case c == nil:
 		return failed(balance.CustomerNotFound)
 	case r.Type != "entity.create" && r.Type != "entity.delete" && !c.knows(r.Entity):
 		return failed(balance.EntityNotFound)
+	case r.Started.After(w.now.Add(startTolerance)), ended(r.Expires, w.now):
+		return failed(balance.InvalidRequest)
 	}
 	switch r.Type {
 	case "customer.get":
