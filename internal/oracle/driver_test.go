@@ -194,11 +194,15 @@ func (d *driver) compare(t *rapid.T, topic string, from int, out []kafka.Message
 			sameAsFirst(t, s, mine)
 			continue
 		}
+		first := s.want
 		d.ask(s)
 		s.out = mine
 		got := read(t, mine)
 		if s.request.Type != "" && got.Code != "" {
 			got.Pools = nil // what a refusal shows is for people
+		}
+		if first != nil && reflect.DeepEqual(*first, got) {
+			continue // what need not be remembered may be
 		}
 		if !reflect.DeepEqual(*s.want, got) {
 			t.Fatalf("at %s, to %s %v\n%s", d.now.Format(time.RFC3339Nano), s.record.Value, s.record.Headers, differences(*s.want, got))
