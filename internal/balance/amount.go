@@ -203,8 +203,9 @@ func AppendUnits(dst []byte, units int64, precision int) []byte {
 }
 
 // Convert gives units of a feature in units of a credit system at the given
-// cost per whole feature unit, rounded away from zero: using something never
-// costs nothing (semantics: Amounts). It fails with ErrOutOfRange.
+// cost per whole feature unit (semantics: Amounts). It rounds up: using something
+// never costs nothing, and giving back in many small amounts (negative ones)
+// never returns more than one large amount took. It fails with ErrOutOfRange.
 func Convert(units int64, featurePrecision int, cost Decimal, creditPrecision int) (int64, error) {
 	product := cost.integer(cost.Exponent)
 	product.Mul(product, big.NewInt(units))
@@ -212,7 +213,7 @@ func Convert(units int64, featurePrecision int, cost Decimal, creditPrecision in
 	if shift >= 0 {
 		product.Mul(product, pow10(shift))
 	} else {
-		product = quotientAwayFromZero(product, pow10(-shift))
+		product = quotientRoundedUp(product, pow10(-shift))
 	}
 	if !product.IsInt64() || product.Int64() > MaxUnits || product.Int64() < -MaxUnits {
 		return 0, ErrOutOfRange
@@ -220,9 +221,14 @@ func Convert(units int64, featurePrecision int, cost Decimal, creditPrecision in
 	return product.Int64(), nil
 }
 
-func quotientAwayFromZero(n, by *big.Int) *big.Int {
+// quotientRoundedUp is n / by for a positive by. The division leaves out what is
+// behind the point, which for a negative n is rounding up already.
+func quotientRoundedUp(n, by *big.Int) *big.Int {
 	quotient, rest := new(big.Int).QuoRem(n, by, new(big.Int))
-	return quotient.Add(quotient, big.NewInt(int64(rest.Sign())))
+	if rest.Sign() > 0 {
+		quotient.Add(quotient, big.NewInt(1))
+	}
+	return quotient
 }
 
 func pow10(n int) *big.Int {

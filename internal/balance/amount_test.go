@@ -48,7 +48,56 @@ func TestUnitsAreWrittenAsTheyAreRead(t *testing.T) {
 	})
 }
 
-func TestConvertRoundsAwayFromZero(t *testing.T) {
+func TestConvertRoundsUp(t *testing.T) {
+	for _, c := range []struct {
+		units int64
+		from  int
+		cost  string
+		to    int
+		want  int64
+	}{
+		{1, 0, "0.3", 0, 1}, {4, 0, "0.3", 0, 2}, {10, 0, "0.3", 0, 3}, {0, 0, "0.3", 0, 0},
+		{-1, 0, "0.3", 0, 0}, {-4, 0, "0.3", 0, -1}, {-10, 0, "0.3", 0, -3},
+		{1, 9, "0.000001", 9, 1}, {-999999, 9, "0.000001", 9, 0}, {-1000000, 9, "0.000001", 9, -1},
+	} {
+		cost, err := ParseDecimal(c.cost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := Convert(c.units, c.from, cost, c.to); got != c.want || err != nil {
+			t.Errorf("%d at %s is %d, %v; want %d", c.units, c.cost, got, err, c.want)
+		}
+	}
+}
+
+// TestGivingBackInPartsReturnsNoMore: whatever is taken at once and given back bit by bit.
+func TestGivingBackInPartsReturnsNoMore(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		cost, err := ParseDecimal(rapid.StringMatching(`(0|[1-9][0-9]{0,2})\.[0-9]{0,5}[1-9]`).Draw(t, "cost"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, to := rapid.IntRange(0, MaxPrecision).Draw(t, "from"), rapid.IntRange(0, MaxPrecision).Draw(t, "to")
+		taken, returned := int64(0), int64(0)
+		for _, part := range rapid.SliceOfN(rapid.Int64Range(0, 1000), 1, 20).Draw(t, "parts") {
+			taken += part
+			back, err := Convert(-part, from, cost, to)
+			if err != nil {
+				t.Skip("it does not fit")
+			}
+			returned -= back
+		}
+		took, err := Convert(taken, from, cost, to)
+		if err != nil {
+			t.Skip("it does not fit")
+		}
+		if returned > took {
+			t.Fatalf("%d at %v took %d, and %d came back", taken, cost, took, returned)
+		}
+	})
+}
+
+func TestConvertIsTheExactProductRoundedUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		units := rapid.Int64Range(-MaxUnits, MaxUnits).Draw(t, "units")
 		cost := Decimal{Digits: rapid.StringMatching(`[1-9]([0-9]{0,6}[1-9])?`).Draw(t, "digits"), Exponent: rapid.IntRange(-9, 3).Draw(t, "exponent")}
@@ -56,9 +105,9 @@ func TestConvertRoundsAwayFromZero(t *testing.T) {
 		exact, _ := new(big.Rat).SetString(cost.String())
 		exact.Mul(exact, big.NewRat(units, 1))
 		exact.Mul(exact, new(big.Rat).SetFrac(pow10(to), pow10(from)))
-		want := new(big.Int).Quo(exact.Num(), exact.Denom()) // towards zero
-		if !exact.IsInt() {
-			want.Add(want, big.NewInt(int64(exact.Sign())))
+		want, rest := new(big.Int).DivMod(exact.Num(), exact.Denom(), new(big.Int)) // rounded down: the rest is never negative
+		if rest.Sign() > 0 {
+			want.Add(want, big.NewInt(1))
 		}
 		got, err := Convert(units, from, cost, to)
 		fits := new(big.Int).Abs(want).Cmp(big.NewInt(MaxUnits)) <= 0

@@ -104,6 +104,8 @@ func TestContractsRefuse(t *testing.T) {
 		{c.command, `{"type":"customer.rename","customer_id":"acme"}`},
 		{c.command, `{"type":"plan.attach","customer_id":"acme"}`},
 		{c.command, `{"type":"balance.grant","customer_id":"acme","feature_id":"messages","amount":-1}`},
+		{c.command, `{"type":"balance.grant","customer_id":"acme","feature_id":"messages","amount":1,"balance_id":"pro/messages"}`},
+		{c.command, `{"type":"balance.grant","customer_id":"acme","feature_id":"messages","amount":1,"balance_id":"auto-1"}`},
 		{c.checkResult, `{"request_id":"r","allowed":true,"code":"customer_not_found","customer_id":"a","feature_id":"f","evaluated_at":1,"error":{"code":"customer_not_found","message":""}}`},
 		{c.commandResult, `{"request_id":"r","type":"customer.put","customer_id":"a","ok":true,"evaluated_at":1}`},
 		{c.usageEvent, `{"specversion":"1.0"}`},

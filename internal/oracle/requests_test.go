@@ -1,7 +1,9 @@
-package model
+package oracle
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"tollgate/internal/balance"
@@ -18,6 +20,7 @@ type request struct {
 	Deduct   bool
 	Preview  bool
 	Key      string // idempotency key
+	Deadline time.Time
 
 	Properties string
 	Plan       string
@@ -37,24 +40,24 @@ func (r *request) remembered() bool {
 	return r.Type != "customer.get" && (r.Type != "" || r.Deduct)
 }
 
-func (r *request) kind() string {
+// question is what an idempotency key belongs to (semantics: Redelivery and repeats).
+func (r *request) question() string {
 	if r.Type == "" {
-		return "check"
+		return fmt.Sprintf("check %q %q %d", r.Feature, r.Entity, r.Units)
 	}
-	return "command"
+	asked := *r
+	asked.Key, asked.Deadline, asked.Properties = "", time.Time{}, ""
+	return fmt.Sprintf("%+v", asked)
 }
 
 // answerTo is what the request must be answered with.
 func (w *world) answerTo(r *request, record string) answer {
 	w.record = record
 	c := w.customers[r.Customer]
-	key := r.Customer + "\x00" + r.kind() + "\x00" + r.Key
-	if first, used := w.keys[key]; r.Key != "" && used && first.until.After(w.now) && (first.life == anyLife || first.life == w.life(r.Customer)) {
-		repeat := first.answer
-		repeat.Events = nil
-		return repeat
-	}
 	if c != nil {
+		if first, used := c.keys[r.Key]; used && first.until.After(w.now) {
+			return w.repeat(r, first)
+		}
 		c.settle(w)
 	}
 	var a answer
@@ -66,22 +69,27 @@ func (w *world) answerTo(r *request, record string) answer {
 		a, changed = w.command(c, r)
 	}
 	a.At = w.now.UnixMilli()
-	if r.Key != "" && changed {
-		life := w.life(r.Customer)
-		if r.Type == "customer.delete" {
-			life = anyLife
-		}
-		w.keys[key] = firstAnswer{w.now.Add(window), life, a}
+	if c := w.customers[r.Customer]; c != nil && r.Key != "" && changed {
+		c.keys[r.Key] = firstAnswer{r.question(), w.now.Add(window), a}
 	}
 	return a
 }
 
-// life is the number of the customer's life, 0 where there is no such customer.
-func (w *world) life(customer string) int {
-	if c := w.customers[customer]; c != nil {
-		return c.life
+// repeat answers a request whose idempotency key was used before.
+func (w *world) repeat(r *request, first firstAnswer) answer {
+	if first.question == r.question() {
+		again := first.answer
+		again.Events = nil
+		return again
 	}
-	return 0
+	a := answer{Code: balance.IdempotencyConflict, At: w.now.UnixMilli()}
+	if r.Type == "" {
+		a.Feature, a.Entity = r.Feature, r.Entity
+		if w.catalog.Feature(r.Feature) != nil {
+			a.Need = w.number(r.Feature, r.Units)
+		}
+	}
+	return a
 }
 
 // check is semantics, Which pool.
@@ -94,6 +102,8 @@ func (w *world) check(c *customer, r *request) answer {
 	}
 	a.Need = w.number(r.Feature, r.Units)
 	switch {
+	case ended(r.Deadline, w.now.Add(-1)): // at the deadline itself it is not too late
+		a.Code = balance.DeadlineExceeded
 	case c == nil:
 		a.Code = balance.CustomerNotFound
 	case !c.knows(r.Entity):
@@ -168,6 +178,9 @@ func (w *world) choose(c *customer, feature, entity string, units int64) (*pool,
 	return reported.p, reported.need, reported.code
 }
 
+// startTolerance is how far ahead a plan may start: what clocks may differ by.
+const startTolerance = 5 * time.Minute
+
 func failed(code balance.Code) (answer, bool) { return answer{Code: code}, false }
 
 // command is messages, Commands. It says whether anything was changed.
@@ -179,10 +192,14 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 	switch {
 	case r.Type == "plan.attach" && plan == nil:
 		return failed(balance.PlanNotFound)
+	case r.Type == "balance.grant" && (strings.Contains(r.Balance, "/") || strings.HasPrefix(r.Balance, "auto-")):
+		return failed(balance.InvalidRequest)
 	case c == nil:
 		return failed(balance.CustomerNotFound)
 	case r.Type != "entity.create" && r.Type != "entity.delete" && !c.knows(r.Entity):
 		return failed(balance.EntityNotFound)
+	case r.Started.After(w.now.Add(startTolerance)), ended(r.Expires, w.now):
+		return failed(balance.InvalidRequest)
 	}
 	switch r.Type {
 	case "customer.get":
@@ -195,16 +212,17 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 		if started.IsZero() {
 			started = w.now
 		}
-		if code := c.attach(w, plan, r.Entity, r.Quantities, started); code != "" {
+		if code := c.attempt(func() balance.Code { return c.attach(w, plan, r.Entity, r.Quantities, started) }); code != "" {
 			return failed(code)
 		}
 		c.settle(w)
 		return answer{Pools: w.showAll(c, r.Entity)}, true
 	case "plan.detach":
-		for i, a := range c.plans {
+		for _, a := range c.plans {
 			if a.plan == r.Plan && a.entity == r.Entity {
-				c.detach(a)
-				c.plans = slices.Delete(c.plans, i, i+1)
+				if code := c.attempt(func() balance.Code { return c.move(c.detach(w, a), nil) }); code != "" {
+					return failed(code)
+				}
 				return answer{Pools: w.showAll(c, r.Entity)}, true
 			}
 		}
@@ -225,8 +243,7 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 
 func (w *world) put(c *customer, r *request) (answer, bool) {
 	if c == nil {
-		w.lives++
-		c = &customer{life: w.lives}
+		c = &customer{keys: map[string]firstAnswer{}}
 		w.customers[r.Customer] = c
 		for i := range w.catalog.Plans {
 			if w.catalog.Plans[i].Default {
@@ -253,11 +270,9 @@ func (w *world) get(c *customer) answer {
 	}
 	for _, e := range c.entities {
 		held := map[string]*wire.PoolRecord{}
-		for _, g := range c.grants {
-			if g.entity == e.id {
-				p := c.poolOf(g.feature, e.id)
-				p.grants = slices.DeleteFunc(p.grants, func(g *grant) bool { return g.entity == "" })
-				held[g.feature] = w.show(p)
+		for i := range w.catalog.Features {
+			if p := w.show(c.owned(w.catalog.Features[i].ID, e.id)); p != nil {
+				held[p.FeatureID] = p
 			}
 		}
 		a.Entities[e.id] = held
@@ -334,8 +349,14 @@ func (w *world) grantBalance(c *customer, r *request) (answer, bool) {
 		}
 	}
 	item := &balance.Item{FeatureID: r.Feature, Number: 1, Included: r.Units, Unlimited: r.Unlimited, Reset: r.Reset}
-	g := c.newGrant(nil, item, r.Entity, false, w.now, w.now, 0, 1)
-	g.expires, g.id = r.Expires, r.Balance
+	code := c.attempt(func() balance.Code {
+		g := c.newGrant(nil, item, r.Entity, false, w.now, w.now, 0, 1)
+		g.expires, g.id = r.Expires, r.Balance
+		return ""
+	})
+	if code != "" {
+		return failed(code)
+	}
 	return answer{Pools: w.showPools(c.poolOf(r.Feature, r.Entity))}, true
 }
 
@@ -369,9 +390,8 @@ func (w *world) updateBalance(c *customer, r *request) (answer, bool) {
 	}
 	var undo []func()
 	for _, g := range p.grants {
-		was := *g
-		was.rollovers = slices.Clone(g.rollovers)
-		undo = append(undo, func() { *g = was })
+		was := g.clone()
+		undo = append(undo, func() { *g = *was })
 	}
 	code := balance.Code("")
 	switch {

@@ -1,4 +1,4 @@
-package model
+package oracle
 
 import (
 	"encoding/json"
@@ -70,6 +70,9 @@ func msOrNil(at time.Time) *int64 {
 	return &ms
 }
 
+// maxShown is how many balances, and how many rollovers, of a pool a result shows.
+const maxShown = 100
+
 // show sums a pool up (messages: Check result). It is nil where the pool is empty.
 func (w *world) show(p *pool) *wire.PoolRecord {
 	if len(p.grants) == 0 {
@@ -78,7 +81,7 @@ func (w *world) show(p *pool) *wire.PoolRecord {
 	out := &wire.PoolRecord{FeatureID: p.feature, Rollovers: []wire.RolloverRecord{}}
 	var granted, remaining, usage, purchase int64
 	bounded := true
-	for _, g := range p.grants {
+	for i, g := range p.grants {
 		granted, remaining, usage = granted+g.included+g.prepaid, remaining+g.remaining(), usage+g.usage()
 		out.Unlimited = out.Unlimited || g.unlimited
 		if g.overage {
@@ -89,14 +92,22 @@ func (w *world) show(p *pool) *wire.PoolRecord {
 		if at := msOrNil(g.nextReset); at != nil && (out.NextResetAt == nil || *at < *out.NextResetAt) {
 			out.NextResetAt = at
 		}
-		out.Breakdown = append(out.Breakdown, w.showGrant(g))
-	}
-	for _, u := range p.pooledRollovers() {
-		if u.r.left > 0 {
-			out.Rollovers = append(out.Rollovers, wire.RolloverRecord{
-				BalanceID: u.g.name(), Remaining: w.number(p.feature, u.r.left), ExpiresAt: msOrNil(u.r.expires),
-			})
+		if i < maxShown {
+			out.Breakdown = append(out.Breakdown, w.showGrant(g))
 		}
+	}
+	out.BreakdownTruncated = len(p.grants) > maxShown
+	for _, u := range p.pooledRollovers() {
+		if u.r.left == 0 {
+			continue
+		}
+		if len(out.Rollovers) == maxShown {
+			out.RolloversTruncated = true
+			break
+		}
+		out.Rollovers = append(out.Rollovers, wire.RolloverRecord{
+			BalanceID: u.g.name(), Remaining: w.number(p.feature, u.r.left), ExpiresAt: msOrNil(u.r.expires),
+		})
 	}
 	out.Granted, out.Remaining, out.Usage = w.number(p.feature, granted), w.number(p.feature, remaining), w.number(p.feature, usage)
 	if out.OverageAllowed && bounded {
@@ -123,13 +134,11 @@ func (w *world) showGrant(g *grant) wire.BalanceRecord {
 
 // showAll shows every pool that the customer ("") or an entity has something in.
 func (w *world) showAll(c *customer, entity string) map[string]*wire.PoolRecord {
-	out := map[string]*wire.PoolRecord{}
-	for _, g := range c.grants {
-		if p := w.show(c.poolOf(g.feature, entity)); p != nil {
-			out[g.feature] = p
-		}
+	var pools []*pool
+	for i := range w.catalog.Features {
+		pools = append(pools, c.poolOf(w.catalog.Features[i].ID, entity))
 	}
-	return out
+	return w.showPools(pools...)
 }
 
 // showPools shows pools by feature.

@@ -1,4 +1,4 @@
-package model
+package oracle
 
 import (
 	"encoding/json"
@@ -14,7 +14,9 @@ import (
 var (
 	customers  = []string{"acme", "glo{b}ex", "*"}
 	entities   = []string{"ann", "b:ob", "3:x"}
-	balanceIDs = []string{"", "gift", "bonus", "free/messages", "pro/credits", "team/messages@ann", "pack/tokens"}
+	grantIDs   = []string{"gift", "bonus", "@"}
+	badIDs     = []string{"auto-1", "auto-", "free/messages", "/"}
+	balanceIDs = []string{"", "", "", "", "gift", "bonus", "free/messages", "pro/credits", "team/messages@ann", "pack/tokens", "auto-1"}
 )
 
 func one[T any](t *rapid.T, name string, from ...T) T { return rapid.SampledFrom(from).Draw(t, name) }
@@ -51,6 +53,8 @@ func drawUnits(t *rapid.T, c *balance.Catalog, feature string, least int64) int6
 	switch rapid.IntRange(0, 24).Draw(t, "size") {
 	case 0:
 		return rapid.Int64Range(balance.MaxUnits-5, balance.MaxUnits).Draw(t, "units")
+	case 6:
+		return whole * rapid.Int64Range(0, 1500).Draw(t, "many")
 	case 1:
 		return max(least, -1) * rapid.Int64Range(0, balance.MaxUnits).Draw(t, "units")
 	case 2, 3, 4, 5:
@@ -61,23 +65,29 @@ func drawUnits(t *rapid.T, c *balance.Catalog, feature string, least int64) int6
 
 const anySign = -1 << 40
 
-func drawEntity(t *rapid.T) string {
+func drawEntity(t *rapid.T, ids []string) string {
 	if seldom(t, "of an entity", 2) {
-		return one(t, "entity", slices.Concat(entities, entities[:2])...)
+		return one(t, "entity", slices.Concat(ids, ids[:2])...)
 	}
 	return ""
+}
+
+// drawTime draws how much time passes: mostly a little.
+func drawTime(t *rapid.T) time.Duration {
+	step := one(t, "step", time.Second, 40*time.Minute, 7*time.Hour, 23*time.Hour, 6*24*time.Hour, 17*24*time.Hour, 31*24*time.Hour, 62*24*time.Hour, 800*24*time.Hour)
+	return step + time.Duration(rapid.IntRange(0, 999).Draw(t, "ms"))*time.Millisecond
 }
 
 func drawKey(t *rapid.T) string {
 	if seldom(t, "keyed", 3) {
-		return one(t, "key", "k1", "k2")
+		return one(t, "key", "k1", "k2", "k3")
 	}
 	return ""
 }
 
-func drawCheck(t *rapid.T, c *balance.Catalog) request {
+func drawCheck(t *rapid.T, c *balance.Catalog, ids []string, now time.Time) request {
 	r := request{
-		Customer: one(t, "customer", customers...), Entity: drawEntity(t), Key: drawKey(t),
+		Customer: one(t, "customer", customers...), Entity: drawEntity(t, ids), Key: drawKey(t),
 		Feature: drawFeature(t, c, func(*balance.Feature) bool { return true }),
 		Deduct:  one(t, "send_event", true, true, false), Preview: rapid.Bool().Draw(t, "with_preview"),
 	}
@@ -85,13 +95,16 @@ func drawCheck(t *rapid.T, c *balance.Catalog) request {
 	if r.Deduct && rapid.Bool().Draw(t, "with properties") {
 		r.Properties = `{"model":"small","n":1.10}`
 	}
+	if seldom(t, "urgent", 4) {
+		r.Deadline = now.Add(time.Duration(rapid.IntRange(-2, 2).Draw(t, "deadline")) * time.Millisecond)
+	}
 	if seldom(t, "unknown feature", 6) {
 		r.Feature = "nothing"
 	}
 	return r
 }
 
-func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
+func drawCommand(t *rapid.T, c *balance.Catalog, ids []string, now time.Time) request {
 	r := request{
 		Customer: one(t, "customer", customers...), Key: drawKey(t),
 		Type: one(t, "type", "customer.put", "customer.get", "customer.delete",
@@ -105,21 +118,21 @@ func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
 			r.Type = "customer.get"
 		}
 	case "plan.attach", "plan.detach":
-		r.Plan, r.Entity = c.Plans[rapid.IntRange(0, len(c.Plans)-1).Draw(t, "plan")].ID, drawEntity(t)
+		r.Plan, r.Entity = c.Plans[rapid.IntRange(0, len(c.Plans)-1).Draw(t, "plan")].ID, drawEntity(t, ids)
 		if r.Type == "plan.attach" {
 			drawAttachment(t, c, &r, now)
 		}
 	case "entity.create", "entity.delete":
-		r.Entity, r.Feature = one(t, "entity", entities...), drawFeature(t, c, isSeat)
+		r.Entity, r.Feature = one(t, "entity", ids...), drawFeature(t, c, isSeat)
 		r.Units = 1
 		for range c.Feature(r.Feature).Precision {
 			r.Units *= 10
 		}
 	case "balance.grant":
-		r.Entity, r.Feature = drawEntity(t), drawFeature(t, c, isMetered)
+		r.Entity, r.Feature = drawEntity(t, ids), drawFeature(t, c, isMetered)
 		drawGrant(t, c, &r, now)
 	case "balance.update":
-		r.Entity, r.Feature, r.Balance = drawEntity(t), drawFeature(t, c, isMetered), one(t, "balance", balanceIDs...)
+		r.Entity, r.Feature, r.Balance = drawEntity(t, ids), drawFeature(t, c, isMetered), one(t, "balance", balanceIDs...)
 		r.Field = one(t, "field", "remaining", "usage", "add")
 		least := int64(0)
 		if r.Field == "add" {
@@ -127,12 +140,15 @@ func drawCommand(t *rapid.T, c *balance.Catalog, now time.Time) request {
 		}
 		r.Units = drawUnits(t, c, r.Feature, least)
 	case "usage.track":
-		r.Entity, r.Feature = drawEntity(t), drawFeature(t, c, isMetered)
+		r.Entity, r.Feature = drawEntity(t, ids), drawFeature(t, c, isMetered)
 		r.Units = drawUnits(t, c, r.Feature, anySign)
-		r.Overage = one(t, "overage", "", "cap", "reject", "allow")
+		r.Overage = one(t, "overage", "", "reject", "allow")
 		if seldom(t, "by event", 2) {
 			// The features that bear it have different precisions: whole numbers fit all.
 			r.Feature, r.EventName, r.Units = "", "llm", rapid.Int64Range(-3, 9).Draw(t, "value")
+			if r.Overage == "" {
+				r.Overage = "cap" // the default, said; to an idempotency key that may be another question
+			}
 		}
 	}
 	return r
@@ -154,8 +170,11 @@ func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
 }
 
 func drawGrant(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
-	// An id that the store makes is not foreseen by the model.
-	r.Balance = one(t, "balance", balanceIDs[1:]...)
+	// An id that the store makes is not foreseen by the oracle.
+	r.Balance = one(t, "balance", grantIDs...)
+	if seldom(t, "bad id", 3) {
+		r.Balance = one(t, "bad balance", badIDs...)
+	}
 	r.Unlimited = seldom(t, "unlimited", 4)
 	if !r.Unlimited {
 		r.Units = drawUnits(t, c, r.Feature, 0)

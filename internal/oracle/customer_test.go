@@ -1,6 +1,7 @@
-package model
+package oracle
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -9,12 +10,15 @@ import (
 
 // customer is all that is known of one.
 type customer struct {
-	life     int // tells one life of the id from the next
 	ages     int
 	grants   []*grant
 	plans    []*attachment
 	entities []*entity
+	keys     map[string]firstAnswer // of idempotency keys; they end with the customer
 }
+
+// maxBalances is how many live balances of one feature the customer, or an entity, may hold.
+const maxBalances = 1000
 
 type entity struct {
 	id, feature string
@@ -32,24 +36,20 @@ type attachment struct {
 	times   int64
 }
 
-// world is the model of the whole state.
+// world is the whole state, as the oracle knows it.
 type world struct {
 	catalog   *balance.Catalog
 	now       time.Time
 	record    string // <topic>/<partition>/<offset>@<timestamp> of the request at hand
-	lives     int
 	customers map[string]*customer
-	keys      map[string]firstAnswer // of idempotency keys
 }
 
-// firstAnswer is what the first request with an idempotency key got.
+// firstAnswer is what the first request with an idempotency key asked and got.
 type firstAnswer struct {
-	until  time.Time
-	life   int // of the customer, anyLife for a delete
-	answer answer
+	question string
+	until    time.Time
+	answer   answer
 }
-
-const anyLife = -1
 
 // settle applies what is due of all the customer's balances.
 func (c *customer) settle(w *world) {
@@ -132,21 +132,44 @@ func (c *customer) ofItem(at *attachment, item *balance.Item) []*grant {
 	return all
 }
 
-// attach is plan.attach (messages: Commands).
+// attempt makes a change, or none of it where that fails, or makes more balances of one
+// feature than their owner may hold.
+func (c *customer) attempt(change func() balance.Code) balance.Code {
+	before := *c
+	before.grants, before.plans = make([]*grant, len(c.grants)), make([]*attachment, len(c.plans))
+	for i, g := range c.grants {
+		before.grants[i] = g.clone()
+	}
+	for i, a := range c.plans {
+		was := *a
+		was.bought = maps.Clone(a.bought)
+		before.plans[i] = &was
+	}
+	code := change()
+	held := map[holding]int{}
+	for _, g := range c.grants {
+		h := holding{g.feature, g.entity}
+		if held[h]++; held[h] > maxBalances && code == "" {
+			code = balance.TooManyBalances
+		}
+	}
+	if code != "" {
+		*c = before
+	}
+	return code
+}
+
+// attach is plan.attach (messages: Commands). Where it fails it may have changed something.
 func (c *customer) attach(w *world, plan *balance.Plan, entity string, quantities map[string]int64, started time.Time) balance.Code {
 	for _, a := range c.plans {
 		if a.plan == plan.ID && a.entity == entity {
 			return c.attachAgain(plan, a, quantities, started)
 		}
 	}
-	moved := map[string]int64{} // by feature and owner
-	for i, a := range c.plans {
+	var moving map[holding]int64
+	for _, a := range c.plans {
 		if !plan.AddOn && !a.addOn && a.entity == entity && a.group == plan.Group {
-			if moved = c.usageOf(a); moved == nil {
-				return balance.AmountOutOfRange
-			}
-			c.detach(a)
-			c.plans = slices.Delete(c.plans, i, i+1)
+			moving = c.detach(w, a)
 			break
 		}
 	}
@@ -168,26 +191,7 @@ func (c *customer) attach(w *world, plan *balance.Plan, entity string, quantitie
 		}
 	}
 	c.settle(w)
-	for _, item := range plan.Items {
-		feature := w.catalog.Feature(item.FeatureID)
-		if feature.Type != balance.Metered || feature.Consumable {
-			continue
-		}
-		for _, holder := range c.holders(&item, entity) {
-			key := feature.ID + "@" + holder
-			p := &pool{}
-			for _, g := range c.poolOf(feature.ID, holder).grants {
-				if g.plan == plan.ID && g.entity == holder && (g.perEntity || holder == entity) {
-					p.grants = append(p.grants, g)
-				}
-			}
-			if moved[key] > 0 && len(p.grants) > 0 {
-				p.deduct(moved[key], true)
-			}
-			delete(moved, key)
-		}
-	}
-	return ""
+	return c.move(moving, a)
 }
 
 func itemKey(item *balance.Item) string {
@@ -195,14 +199,10 @@ func itemKey(item *balance.Item) string {
 }
 
 func (c *customer) attachAgain(plan *balance.Plan, a *attachment, quantities map[string]int64, started time.Time) balance.Code {
-	var undo []func()
 	for i := range plan.Items {
 		item := &plan.Items[i]
 		bought, given := quantity(plan, item, quantities)
-		grants := c.ofItem(a, item)
-		for _, g := range grants {
-			was := *g
-			undo = append(undo, func() { *g = was })
+		for _, g := range c.ofItem(a, item) {
 			switch {
 			case plan.IsOneOffAddOn():
 				g.raise(item.Included, bought)
@@ -211,9 +211,6 @@ func (c *customer) attachAgain(plan *balance.Plan, a *attachment, quantities map
 				g.buy(bought)
 			}
 			if !g.fits() {
-				for _, restore := range undo {
-					restore()
-				}
 				return balance.AmountOutOfRange
 			}
 		}
@@ -244,25 +241,42 @@ func (a *attachment) made(g *grant) bool {
 	return g.plan == a.plan && mine
 }
 
-// usageOf is the usage of a plan's balances, by feature and owner; nil where one of
-// the sums does not fit.
-func (c *customer) usageOf(a *attachment) map[string]int64 {
-	usage := map[string]int64{}
+// holding is all that one owner holds of a feature.
+type holding struct{ feature, owner string }
+
+// detach takes a plan and its balances away. It returns how much of features that are not
+// consumed they counted as used: that is still in use (semantics: Seats and plans).
+func (c *customer) detach(w *world, a *attachment) map[holding]int64 {
+	inUse := map[holding]int64{}
 	for _, g := range c.grants {
-		if a.made(g) {
-			usage[g.feature+"@"+g.entity] += g.usage()
+		feature := w.catalog.Feature(g.feature)
+		if a.made(g) && feature.Type == balance.Metered && !feature.Consumable && g.usage() > 0 {
+			inUse[holding{g.feature, g.entity}] += g.usage()
 		}
 	}
-	for _, sum := range usage {
-		if sum > balance.MaxUnits {
-			return nil
-		}
-	}
-	return usage
+	c.grants = slices.DeleteFunc(c.grants, a.made)
+	c.plans = slices.DeleteFunc(c.plans, func(other *attachment) bool { return other == a })
+	return inUse
 }
 
-// detach takes a plan's balances away.
-func (c *customer) detach(a *attachment) { c.grants = slices.DeleteFunc(c.grants, a.made) }
+// move counts what is still in use on the balances that a new plan (nil for none) made for
+// the owner; where it made none, on what the owner holds beside. Where that is nothing, the
+// usage is gone.
+func (c *customer) move(inUse map[holding]int64, to *attachment) balance.Code {
+	for h, usage := range inUse {
+		p := c.owned(h.feature, h.owner)
+		if made := slices.DeleteFunc(slices.Clone(p.grants), func(g *grant) bool { return to == nil || !to.made(g) }); len(made) > 0 {
+			p.grants = made
+		}
+		if len(p.grants) == 0 {
+			continue
+		}
+		if _, fits := p.take(usage, true); !fits || usage > balance.MaxUnits {
+			return balance.AmountOutOfRange
+		}
+	}
+	return ""
+}
 
 // flag is the plan that includes a boolean feature, "" where none does.
 func (c *customer) flag(feature, entity string) string {

@@ -1,4 +1,4 @@
-package model
+package oracle
 
 import (
 	"cmp"
@@ -77,47 +77,10 @@ func (g *grant) fits() bool {
 
 func ended(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 
-// settle applies every reset due, one after the other.
-func (g *grant) settle(catalog *balance.Catalog, now time.Time) {
-	for ended(g.nextReset, now) {
-		at, left, period := g.nextReset, g.left(), g.reset
-		g.included, g.added = g.included-g.added, 0
-		if item := catalog.Item(g.plan, g.feature, g.number); item != nil {
-			g.overage, g.max = item.Overage()
-			g.unlimited, g.reset, g.rule = item.Unlimited, item.Reset, item.Rollover
-			g.included = min(item.Included*g.times, balance.MaxUnits-g.prepaid)
-		}
-		g.dropRollovers(at)
-		g.rollOver(left, at, period)
-		g.usedIncluded, g.usedPrepaid, g.over, g.fromRollovers = 0, 0, 0, 0
-		g.nextReset = nextBoundary(g.anchor, g.reset, at)
-	}
-	g.dropRollovers(now)
-}
-
-func (g *grant) dropRollovers(at time.Time) {
-	g.rollovers = slices.DeleteFunc(g.rollovers, func(r rollover) bool { return ended(r.expires, at) })
-}
-
-// rollOver makes what is left at a reset a rollover; the oldest make way where all
-// together would pass the rule's maximum (semantics: Rollovers).
-func (g *grant) rollOver(left int64, at time.Time, period balance.Reset) {
-	if g.rule != nil {
-		g.rollovers = append(g.rollovers, rollover{left: left, expires: rolloverExpiry(g.anchor, period, g.rule.ExpiryMonths, at)})
-		surplus := -g.rule.Max
-		for _, r := range g.rollovers {
-			surplus += r.left
-		}
-		for i := range g.rollovers {
-			dropped := min(max(0, surplus), g.rollovers[i].left)
-			g.rollovers[i].left -= dropped
-			surplus -= dropped
-		}
-	}
-	g.rollovers = slices.DeleteFunc(g.rollovers, func(r rollover) bool { return r.left == 0 })
-	for i := range g.rollovers {
-		g.rollovers[i].held = g.rollovers[i].left
-	}
+func (g *grant) clone() *grant {
+	c := *g
+	c.rollovers = slices.Clone(g.rollovers)
+	return &c
 }
 
 // raise grants more; what was consumed beyond the grant is covered first.
@@ -174,6 +137,19 @@ func (c *customer) poolOf(feature, entity string) *pool {
 	slices.SortStableFunc(p.grants, func(a, b *grant) int {
 		return cmp.Or(cmp.Compare(order[a.entity], order[b.entity]), deductedBefore(a, b))
 	})
+	return p
+}
+
+// owned is the pool of what an owner holds itself: the customer ("") without its entities,
+// an entity without the customer.
+func (c *customer) owned(feature, owner string) *pool {
+	p := &pool{feature: feature}
+	for _, g := range c.grants {
+		if g.feature == feature && g.entity == owner {
+			p.grants = append(p.grants, g)
+		}
+	}
+	slices.SortStableFunc(p.grants, deductedBefore)
 	return p
 }
 
@@ -257,10 +233,9 @@ type line struct {
 // take applies need to the pool and returns the lines. Where an amount would not
 // fit it changes nothing and returns false.
 func (p *pool) take(need int64, force bool) ([]line, bool) {
-	before := make([]grant, len(p.grants))
+	before := make([]*grant, len(p.grants))
 	for i, g := range p.grants {
-		before[i] = *g
-		before[i].rollovers = slices.Clone(g.rollovers)
+		before[i] = g.clone()
 	}
 	var lines []line
 	if need >= 0 {
@@ -271,12 +246,21 @@ func (p *pool) take(need int64, force bool) ([]line, bool) {
 	for _, g := range p.grants {
 		if !g.fits() {
 			for i, g := range p.grants {
-				*g = before[i]
+				*g = *before[i]
 			}
 			return nil, false
 		}
 	}
 	return lines, true
+}
+
+// addLine adds a line. Rollovers of one balance, one after the other, make one line.
+func addLine(lines []line, l line) []line {
+	if n := len(lines); n > 0 && l.kind == balance.KindRollover && lines[n-1].kind == l.kind && lines[n-1].g == l.g {
+		lines[n-1].amount += l.amount
+		return lines
+	}
+	return append(lines, l)
 }
 
 // deduct is semantics, Deduction order: both passes.
@@ -288,7 +272,7 @@ func (p *pool) deduct(need int64, force bool) (lines []line) {
 		}
 		*from += amount
 		need -= amount
-		lines = append(lines, line{g, amount, kind})
+		lines = addLine(lines, line{g, amount, kind})
 	}
 	for _, u := range p.pooledRollovers() {
 		left := u.r.left
@@ -328,7 +312,7 @@ func (p *pool) giveBack(amount int64) (lines []line) {
 		}
 		*from -= back
 		amount -= back
-		lines = append(lines, line{g, -back, kind})
+		lines = addLine(lines, line{g, -back, kind})
 		return back
 	}
 	backwards := slices.Clone(p.grants)

@@ -1,0 +1,188 @@
+// Package oracle says the rules of docs/semantics.md and docs/messages.md once more in
+// plain Go, and its property test holds the engine, its scripts and Redis against what it
+// says. The oracle is written for the reader: it walks every reset one by one, but where
+// that cannot matter, and knows no Redis.
+package oracle
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"tollgate/internal/balance"
+	"tollgate/internal/catalog"
+	"tollgate/internal/servertest"
+)
+
+func TestMain(m *testing.M) {
+	_ = flag.Set("rapid.steps", "50") // a reset that matters needs a longer story than the default
+	os.Exit(servertest.Main(m))
+}
+
+func TestEngineAnswersAsTheOracle(t *testing.T) {
+	var catalogs []*balance.Catalog
+	for _, name := range []string{"one.yaml", "two.yaml"} {
+		loaded, err := catalog.Load(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		catalogs = append(catalogs, loaded)
+	}
+	server := newServer(t)
+	rapid.Check(t, func(t *rapid.T) {
+		d := newDriver(t, server, catalogs)
+		d.provision(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"send":           d.send,
+			"send more":      d.send,
+			"send even more": d.send,
+			"redeliver":      d.redeliver,
+			"rebalance":      d.rebalance,
+			"lose a reply":   d.loseReply,
+			"wake a worker":  d.wakeWorker,
+			"fail late":      d.failLate,
+			"commit":         d.commit,
+			"rest":           d.rest,
+			"pass time":      d.passTime,
+			"new catalogue":  d.newCatalog,
+			"flush scripts":  d.flushScripts,
+			"":               d.invariants,
+		})
+	})
+}
+
+// provision makes most of the customers, with plans and entities, so that what
+// follows finds something.
+func (d *driver) provision(t *rapid.T) {
+	for _, name := range customers {
+		if seldom(t, "unknown", 3) {
+			continue
+		}
+		d.add(topics.Commands, request{Type: "customer.put", Customer: name})
+		for range rapid.IntRange(0, 3).Draw(t, "plans") {
+			r := request{Type: "plan.attach", Customer: name}
+			r.Plan = d.world.catalog.Plans[rapid.IntRange(0, len(d.world.catalog.Plans)-1).Draw(t, "plan")].ID
+			drawAttachment(t, d.world.catalog, &r, d.now)
+			d.add(topics.Commands, r)
+		}
+		for _, id := range entities {
+			if rapid.Bool().Draw(t, "has entity") {
+				d.add(topics.Commands, request{Type: "entity.create", Customer: name, Entity: id, Feature: "seats", Units: 1})
+			}
+		}
+	}
+	if seldom(t, "crowded", 4) {
+		d.crowd(t)
+	}
+	if seldom(t, "hoarding", 6) {
+		d.hoard(t)
+	}
+	d.decide(t, topics.Commands, 0)
+}
+
+// crowd gives one customer hundreds of entities, and plans with a balance for each.
+func (d *driver) crowd(t *rapid.T) {
+	name := one(t, "crowded customer", customers...)
+	d.add(topics.Commands, request{Type: "customer.put", Customer: name})
+	d.add(topics.Commands, request{Type: "balance.grant", Customer: name, Feature: "seats", Balance: "crowd", Unlimited: true})
+	attach := func() {
+		for _, plan := range []string{"team", "pack"} {
+			d.add(topics.Commands, request{Type: "plan.attach", Customer: name, Plan: plan})
+		}
+	}
+	first := rapid.Bool().Draw(t, "plans first")
+	if first {
+		attach()
+	}
+	for i := range rapid.IntRange(130, 300).Draw(t, "crowd") {
+		d.add(topics.Commands, request{Type: "entity.create", Customer: name, Entity: fmt.Sprintf("e%d", i), Feature: "seats", Units: 1})
+	}
+	if !first {
+		attach()
+	}
+	d.entities = append(d.entities, "e0", "e7", "e99", "e129")
+}
+
+// hoard gives one customer as many balances of a feature as it may hold, and some more.
+func (d *driver) hoard(t *rapid.T) {
+	name := one(t, "hoarding customer", customers...)
+	d.add(topics.Commands, request{Type: "customer.put", Customer: name})
+	r := request{Type: "balance.grant", Customer: name, Feature: drawFeature(t, d.world.catalog, isMetered), Reset: balance.Reset{Count: 1}}
+	days := rapid.IntRange(0, 30).Draw(t, "days")
+	for i := range maxBalances + 1 {
+		r.Balance, r.Units, r.Expires = fmt.Sprintf("h%d", i), int64(1+i%3), time.Time{}
+		if i%2 == 0 && days > 0 {
+			r.Expires = d.now.Add(time.Duration(1+i%days) * 24 * time.Hour)
+		}
+		d.add(topics.Commands, r)
+	}
+}
+
+// touchAll has everything that is due applied, so that what comes next finds the
+// same on both sides: the engine applies a reset when it meets it, the oracle at once.
+func (d *driver) touchAll(t *rapid.T) {
+	from := len(d.sent[topics.Commands])
+	for _, name := range customers {
+		d.add(topics.Commands, request{Type: "customer.get", Customer: name})
+	}
+	d.decide(t, topics.Commands, from)
+}
+
+// passTime moves the clock on, mostly a little; sometimes back, as another worker's may be.
+func (d *driver) passTime(t *rapid.T) {
+	if seldom(t, "back", 3) {
+		d.touchAll(t)
+		d.turnClock(-min(drawTime(t), 2*time.Hour))
+		return
+	}
+	d.turnClock(drawTime(t))
+}
+
+func (d *driver) turnClock(by time.Duration) {
+	d.now = d.now.Add(by)
+	d.world.now = d.now
+}
+
+func (d *driver) newCatalog(t *rapid.T) {
+	d.touchAll(t)
+	d.world.catalog = d.catalogs[rapid.IntRange(0, len(d.catalogs)-1).Draw(t, "catalogue")]
+	// A preview shows the catalogue's plans of today, in a redelivery too.
+	for topic := range d.sent {
+		d.commitUpTo(topic, int64(len(d.sent[topic])))
+	}
+	d.frozen = nil
+	d.engine.SetCatalog(d.world.catalog)
+}
+
+// flushScripts is what a restart of Redis, or an operator, may do.
+func (d *driver) flushScripts(t *rapid.T) {
+	if err := d.server.admin.ScriptFlush(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// invariants of semantics, Deduction order, for every balance. The answers were the
+// oracle's, so what holds for the oracle holds for Redis.
+func (d *driver) invariants(t *rapid.T) {
+	for _, c := range d.world.customers {
+		for _, g := range c.grants {
+			rolledIn := g.fromRollovers
+			for _, r := range g.rollovers {
+				rolledIn += r.left
+			}
+			if g.included+g.prepaid+rolledIn != g.remaining()+g.usage()-g.over {
+				t.Fatalf("%s: granted %d + rolled in %d is not remaining %d + usage %d - overage %d",
+					g.name(), g.included+g.prepaid, rolledIn, g.remaining(), g.usage(), g.over)
+			}
+			if g.usage() < 0 || g.left() < 0 || g.over < 0 || g.fromRollovers < 0 || g.usedIncluded < 0 || g.usedPrepaid < 0 {
+				t.Fatalf("%s: an amount is negative: %+v", g.name(), g)
+			}
+		}
+	}
+}
