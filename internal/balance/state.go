@@ -111,8 +111,10 @@ type Deduction struct {
 type Pool struct {
 	FeatureID string
 	Balances  []Balance // the first of them
-	// Totals are what all balances add up to, nil where Balances are all.
+	// Totals are what all balances add up to, nil if Balances are all.
 	Totals *Totals
+	// Rolling are those of the others that have the rollovers which expire soonest.
+	Rolling []Balance
 }
 
 // Totals are what the balances of a pool add up to. Amounts are units.
@@ -170,8 +172,13 @@ type PoolRollover struct {
 // are used: the one that expires soonest first, at the same time in the order of their balances. more
 // says that there are others.
 func (p *Pool) Rollovers(most int) (all []PoolRollover, more bool) {
-	for i := range p.Balances {
-		b := &p.Balances[i]
+	for i := range len(p.Balances) + len(p.Rolling) {
+		var b *Balance
+		if i < len(p.Balances) {
+			b = &p.Balances[i]
+		} else {
+			b = &p.Rolling[i-len(p.Balances)]
+		}
 		for j := range b.Rollovers {
 			run := &b.Rollovers[j]
 			taken, expires := run.Taken, run.ExpiresAt

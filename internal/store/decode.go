@@ -182,11 +182,13 @@ type snapshot struct {
 	parts [][]balance.Balance
 	whole int // SNAPSHOT.whole
 	shown int // parts that the pool shows
+	// rolling are the parts behind these whose rollovers the pool shows.
+	rolling int
 }
 
 var (
 	_ = inOrder("SNAPSHOT", "feature", "whole", "totals")
-	_ = inOrder("TOTALS", "shown_parts", "granted_millions", "granted", "remaining_millions", "remaining", "usage_millions", "usage",
+	_ = inOrder("TOTALS", "shown_parts", "rollover_parts", "granted_millions", "granted", "remaining_millions", "remaining", "usage_millions", "usage",
 		"unlimited", "overage", "bounded", "max_millions", "max", "next_reset")
 )
 
@@ -208,7 +210,7 @@ func (d *decoder) totals(s *snapshot) {
 	if d.array(0) == 0 {
 		return
 	}
-	s.shown = int(d.int())
+	s.shown, s.rolling = int(d.int()), int(d.int())
 	t := &balance.Totals{Granted: d.sum(), Remaining: d.sum(), Usage: d.sum(), Unlimited: d.int() == 1, OverageAllowed: d.int() == 1}
 	bounded, most := d.int() == 1, d.sum()
 	t.MaxPurchase, t.NextResetAt = balance.Unbounded, d.int()
@@ -224,6 +226,9 @@ func (s *snapshot) add(entity string, packed []byte) error {
 	part := len(s.parts)
 	s.parts = append(s.parts, balances)
 	if part >= s.shown {
+		if part < s.shown+s.rolling {
+			s.pool.Rolling = append(s.pool.Rolling, balances...)
+		}
 		return err
 	}
 	if s.whole == 0 && len(s.pool.Balances) == 0 { // nearly always

@@ -1,10 +1,11 @@
--- uses: layout msgpack rollovers
+-- uses: layout msgpack call rollovers
 -- Periods and resets (semantics: Periods, Rollovers). One closure, so that a check with nothing due
 -- does not pay for the functions inside.
 --
 -- settle_balance(s, i, feature, now, rows): applies every reset due of the balance at base i of pool s, as
---   if each had been applied at its own time, and drops the rollovers that have expired at now. However
---   many resets were missed, it takes some steps for each month that a rollover lives, not for each reset.
+--   if each had been applied at its own time, and drops the rollovers that have expired at now. The
+--   expiry of the balance itself is the caller's. However many resets were missed, it takes some steps for
+--   each month that a rollover lives, or that went by (miss), not for each reset.
 --   rows: packed list of {plan id, I}, the catalogue's items of today, or ''.
 -- next_reset(anchor, unit, count, now): the first period boundary after now.
 local function calendar()
@@ -86,17 +87,12 @@ local function calendar()
   local function add_run(runs, held, each, n, expires, step)
     local j = #runs - R.size
     local previous = j >= 0 and runs[j + R.expires]
-    if previous == 0 and expires == 0 then
-      runs[j + R.held] = runs[j + R.held] + held
-      runs[j + R.each] = runs[j + R.held]
-      return
-    end
     if n == 1 then each, step = held, 0 end
-    if previous and previous > 0 and expires > 0 and held == each then
+    if previous and (previous == 0) == (expires == 0) and held == each then
       local count = runs[j + R.n]
       local gap = expires - previous - (count - 1) * runs[j + R.step]
       local goes_on = count == 1 or (gap == runs[j + R.step] and each == runs[j + R.each])
-      if gap > 0 and goes_on and (n == 1 or gap == step) then
+      if (gap > 0 or expires == 0) and goes_on and (n == 1 or gap == step) then
         runs[j + R.each], runs[j + R.n], runs[j + R.step] = each, count + n, gap
         return
       end
@@ -166,19 +162,20 @@ local function calendar()
   -- largest sum that those newer than it had at any reset. Usually they still have it: then the last ones
   -- are kept that find room. Only if some of the newer have expired before it (those made on the last
   -- days of a long month all expire on the last day of a short one; or the catalogue says another
-  -- number of months than it did) must the past be looked at: their sum grows and shrinks evenly between
-  -- a few turning points in each month.
+  -- number of months than it did) must the past be looked at: their sum is largest at one of a few
+  -- turning points in each month.
   local function miss(runs, first, last, now, anchor, unit, count, full, most, months)
     local length = FIXED_MS[unit] and FIXED_MS[unit] * count -- of a period, nil for one of months
-    local living = not length and math.ceil(months / (count * MONTHS[unit])) -- then: as many are alive
+    local living = not length and months > 0 and math.ceil(months / (count * MONTHS[unit])) -- then: as many are alive
 
     local function time_of(k) return boundary(anchor, unit, count, k) end
     local function last_by(time) return boundary_index(anchor, unit, count, time) end
     local function expiry_of(k) return rollover_expiry(anchor, unit, months, time_of(k)) end
 
-    -- Sums, LIMIT.max if they would pass it.
-    local function full_times(n) return n <= floor(LIMIT.max / full) and n * full or LIMIT.max end
-    local function plus(a, b) return a <= LIMIT.max - b and a + b or LIMIT.max end
+    -- Sums; TOO_MUCH, which a double still counts exactly, if they would pass LIMIT.max.
+    local TOO_MUCH = LIMIT.max + 1
+    local function full_times(n) return n <= floor(LIMIT.max / full) and n * full or TOO_MUCH end
+    local function plus(a, b) return a <= LIMIT.max - b and a + b or TOO_MUCH end
 
     -- How many resets from number k on are after a time and before another.
     local function resets_between(k, after, before)
@@ -214,8 +211,8 @@ local function calendar()
       return sum
     end
 
-    -- The resets from oldest on between which alive_at goes straight, and whatever of dead ends or begins to
-    -- expire.
+    -- The resets from oldest on between which alive_at is never more than at both ends, and dead expires
+    -- evenly.
     local function turning_points(oldest, dead)
       local points, seen = {}, {}
       local function add(k)
@@ -229,17 +226,15 @@ local function calendar()
       end
       add(oldest)
       add(last)
-      if living then add(oldest + living - 1) end
       if length and months > 0 then
         around(expiry_of(oldest))
         local CYCLE = 4800 -- after so many months all months are as long again
         local number = month_number(time_of(last))
         for month = max(month_number(time_of(oldest)) + months, number - CYCLE), number do
-          local start, next_start = first_day(month), first_day(month + 1)
-          local source_days = first_day(month - months + 1) - first_day(month - months)
-          around(start * DAY_MS)
-          if source_days < next_start - start then around((start + source_days) * DAY_MS) end
-          if source_days > next_start - start then around((next_start - 1) * DAY_MS) end
+          -- As many are alive all month, except that none expires behind the last day of a shorter month, so
+          -- that they grow, and several days expire on the last day of a month after a longer one.
+          around(first_day(month) * DAY_MS)
+          around((first_day(month + 1) - 1) * DAY_MS)
         end
       end
       for j = 0, #dead - R.size, R.size do
@@ -305,7 +300,9 @@ local function calendar()
       newer_died = newer_died or alive > from
     end
     if months == 0 then
-      add_made(min(most, full_times(last - first + 1)), 1, 0)
+      local total = min(most, full_times(last - first + 1))
+      local n = math.ceil(total / full)
+      if n > 0 then add_made(total - (n - 1) * full, n, 0) end
     elseif living then
       local room = most
       for k = last, first, -1 do
@@ -333,18 +330,25 @@ local function calendar()
     if no_room then
       runs = {}
     elseif #runs > 0 then
-      local alone = largest_sum(first, {})
-      local newer, dead, dead_sum, most_newer, looked_at = 0, {}, 0, alone, 0
+      local bound = last - first + 1 -- of how many of the new ones were ever alive
+      if living then
+        bound = min(bound, living)
+      elseif months > 0 then
+        bound = min(bound, floor(31 * months * DAY_MS / length) + 1)
+      end
+      local newer, dead, dead_sum = 0, {}, 0
+      local most_newer, looked_at -- with so much of dead
       for j = #runs - R.size, 0, -R.size do
         local n = runs[j + R.n]
         local k = expired_by(runs, j, now)
         local expired = held_by(runs, j, k)
         local alive = held_by(runs, j, n) - expired
         if alive > 0 then
-          if #dead > looked_at and most - newer - plus(alone, dead_sum) < alive then
-            most_newer, looked_at = largest_sum(first, dead), #dead
+          local known = plus(full_times(bound), dead_sum)
+          if most - newer - known < alive then
+            if looked_at ~= #dead then most_newer, looked_at = largest_sum(first, dead), #dead end
+            known = most_newer
           end
-          local known = #dead == looked_at and most_newer or plus(alone, dead_sum)
           local room = max(0, most - newer - known)
           newer = newer + alive
           if room < alive then
@@ -362,7 +366,7 @@ local function calendar()
       end
       runs = at_reset(runs, now, math.huge)
     end
-    for j = #made - 3, 0, -3 do add_run(runs, made[j + 1], full, made[j + 2], made[j + 3], length or 0) end
+    for j = #made - 3, 0, -3 do add_run(runs, made[j + 1], full, made[j + 2], made[j + 3], made[j + 3] > 0 and length or 0) end
     return runs
   end
 

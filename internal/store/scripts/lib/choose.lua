@@ -31,15 +31,15 @@ local function add(sum, n)
   sum[1], sum[2] = sum[1] + (n - rest) / 1000000, sum[2] + rest
 end
 
--- A snapshot of more balances than are shown: the first of them, those that the lines name behind them,
--- and what all of them add up to.
+-- A snapshot of more balances than are shown: the first of them, then those with the rollovers that expire
+-- soonest and those that the lines name, and what all of them add up to.
 local function snapshot_of_many(view, lines)
   local shown, granted, remaining, usage, open = 0, new_sum(), new_sum(), new_sum(), new_sum()
   local unlimited, overage, bounded, next_reset = 0, 0, 1, 0
-  local parts, of_part = {}, {} -- what is shown of each part: the part of the snapshot and how many balances
+  local parts, of_part = {}, {} -- what is shown of each part: the part of the snapshot, and the places of balances in it
+  local rolling = {}            -- balances with rollovers: {when the soonest expires, place among all, s, i, part}
   each_balance(view, function(s, i, n)
-    local only_usage = is_unlimited(s, i)
-    if only_usage then unlimited = 1 end
+    if is_unlimited(s, i) then unlimited = 1 end
     add(granted, s[i + B.included] + s[i + B.prepaid])
     add(remaining, remaining_of(s, i))
     add(usage, usage_of(s, i))
@@ -49,28 +49,43 @@ local function snapshot_of_many(view, lines)
     end
     local resets = s[i + B.resets]
     if resets > 0 and (next_reset == 0 or resets < next_reset) then next_reset = resets end
-    if shown < LIMIT.shown then
+    local is_shown = shown < LIMIT.shown
+    if is_shown then
       shown = shown + 1
       local mine = of_part[n] or { place = #parts + 1, s = { 0 }, index = {} }
       of_part[n], parts[mine.place] = mine, { view.parts[n].owner.entity, mine.s }
       mine.index[i] = (#mine.s - 1) / B.size
       for j = 1, B.size do mine.s[#mine.s + 1] = s[i + j] end
     end
+    local soonest = s[i + B.rollovers] ~= '' and soonest_left(s[i + B.rollovers])
+    if soonest then rolling[#rolling + 1] = { soonest, #rolling, s, i, n, is_shown } end
   end)
+  local function add_alone(s, i, n)
+    parts[#parts + 1] = { view.parts[n].owner.entity, { 0, unpack(s, i + 1, i + B.size) } }
+    return #parts - 1
+  end
   local shown_parts = #parts
+  table.sort(rolling, function(x, y)
+    if x[1] ~= y[1] then return x[1] < y[1] end
+    return x[2] < y[2]
+  end)
+  for k = #rolling, LIMIT.shown + 2, -1 do rolling[k] = nil end -- one more says that there are more
+  table.sort(rolling, function(x, y) return x[2] < y[2] end)
+  for _, one in ipairs(rolling) do
+    if not one[6] then add_alone(one[3], one[4], one[5]) end
+  end
+  local rollover_parts = #parts - shown_parts
   for l = 1, #lines, 4 do
     local n, i = lines[l] + 1, lines[l + 1] * B.size + POOL.base
     local mine = of_part[n]
     if mine and mine.index[i] then
       lines[l], lines[l + 1] = mine.place - 1, mine.index[i]
     else
-      local s = { 0, unpack(view.parts[n].s, i + 1, i + B.size) }
-      parts[#parts + 1] = { view.parts[n].owner.entity, s }
-      lines[l], lines[l + 1] = #parts - 1, 0
+      lines[l], lines[l + 1] = add_alone(view.parts[n].s, i, n), 0
     end
   end
   local totals = {
-    shown_parts, granted[1], granted[2], remaining[1], remaining[2], usage[1], usage[2],
+    shown_parts, rollover_parts, granted[1], granted[2], remaining[1], remaining[2], usage[1], usage[2],
     unlimited, overage, bounded, open[1], open[2], next_reset,
   }
   local snapshot = { view.feature, 0, totals }

@@ -178,14 +178,15 @@ local SNAPSHOT = {
 }
 
 local TOTALS = {
-  shown_parts = 1, -- the first so many parts are the breakdown, further ones are there for the lines
-  granted_millions = 2, granted = 3, -- sums in two numbers, see new_sum (choose.lua)
-  remaining_millions = 4, remaining = 5,
-  usage_millions = 6, usage = 7,
-  unlimited = 8, overage = 9, -- 0 or 1
-  bounded = 10,               -- 1: no balance that allows overage is without max_purchase
-  max_millions = 11, max = 12,
-  next_reset = 13,
+  shown_parts = 1,    -- the first so many parts are the breakdown
+  rollover_parts = 2, -- so many behind them are there for their rollovers, further ones for the lines
+  granted_millions = 3, granted = 4, -- sums in two numbers, see new_sum (choose.lua)
+  remaining_millions = 5, remaining = 6,
+  usage_millions = 7, usage = 8,
+  unlimited = 9, overage = 10, -- 0 or 1
+  bounded = 11,                -- 1: no balance that allows overage is without max_purchase
+  max_millions = 12, max = 13,
+  next_reset = 14,
 }
 
 -- Kinds of a line. A line of a deduction is four values of a list: part of the snapshot, balance, amount, kind.

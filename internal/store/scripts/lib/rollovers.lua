@@ -1,9 +1,9 @@
--- uses: layout msgpack
+-- uses: layout msgpack call
 -- The rollovers of balances, in runs (R): taking from them, and giving back (semantics: Deduction order).
 --
 -- next_expiry(text): when the first of a balance's rollovers expires, 0 for never. One of which all
 --   is taken counts: until it expires something may be given back to it.
--- rollovers_left(text): what is left of them.
+-- rollovers_left(text): what is left of them. soonest_left(text): when the first of it expires.
 -- take_rollovers(pool, need, add_line): takes up to need from the rollovers of pool, a list of {s, i} in
 --   deduction order, the one that expires soonest first (at the same time: in the order of the balances),
 --   and returns what was taken. It calls add_line(place in pool, amount) in the order of taking, once
@@ -13,9 +13,9 @@
 --
 -- Runs of a balance are in the order of their making. Invariant: of a run, the expiries grow by step; what
 -- is taken of it is taken from its first on, because the first expires first; all that a balance's
--- rollovers hold is at most LIMIT.max. A run that never expires has n = 1.
+-- rollovers hold is at most LIMIT.max.
 local floor = math.floor
-local EXPIRY = { never = 9007199254740992 } -- later than any time
+local EXPIRY = { never = 9007199254740991 } -- later than any other; its neighbours, below zero too, are exact
 
 -- How many of a run have expired at a time.
 local function expired_by(runs, j, time)
@@ -80,6 +80,9 @@ local function first_key(runs, sign)
   end
   return first
 end
+
+-- When the soonest rollover that something is left of expires, EXPIRY.never for never; nil if nothing is left.
+local function soonest_left(text) return first_key(values_of(text), 1) end
 
 -- How much of a run can be moved up to a key, including it.
 local function movable(runs, j, sign, key)
