@@ -166,7 +166,7 @@ func (b *bench) step(customer int) store.Step {
 	b.offset++
 	return store.Step{
 		Now: b.now, Customer: customerName(customer), Remember: true, Origin: store.Origin{
-			Source: store.Source("bench", b.topics.Checks, customer%partitions), Offset: b.offset,
+			Source: store.Source("bench", b.topics.Checks, customer%partitions, ""), Offset: b.offset,
 			TimestampMs: time.Now().UnixMilli(), Generation: 1, Committed: b.committed,
 		},
 	}

@@ -124,7 +124,7 @@ func (e *Engine) decide(ctx context.Context, batch stream.Batch) ([]kafka.Messag
 	work := make([]pending, len(batch.Records))
 	var calls []store.Call
 	current, now := e.rules.Load(), e.options.Clock()
-	source := store.Source(batch.Cluster, batch.Topic, batch.Partition)
+	source := store.Source(batch.Cluster, batch.Topic, batch.Partition, batch.Lifetime)
 	for i := range batch.Records {
 		record := &batch.Records[i]
 		r := &request{record: record, rules: current, now: now, origin: store.Origin{

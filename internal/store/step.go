@@ -20,11 +20,12 @@ type Origin struct {
 	Committed   int64 // offset up to which the partition is committed
 }
 
-// Source names a topic partition of a Kafka cluster in keys. Offsets and generations mean
-// nothing to another cluster, so a cluster that was made anew must not find what the one
-// before left. The name is a digest: it stands in Redis once for every customer.
-func Source(cluster, topic string, partition int) string {
-	digest := sha256.Sum256([]byte(cluster + "/" + topic))
+// Source names a topic partition of a Kafka cluster in keys, within one lifetime of the offsets
+// that a consumer group has committed of it. Offsets and generations mean nothing in another,
+// which must not find what the one before left. The name is a digest: it stands in Redis once
+// for every customer.
+func Source(cluster, topic string, partition int, lifetime string) string {
+	digest := sha256.Sum256([]byte(cluster + "/" + topic + "/" + lifetime))
 	return base64.RawURLEncoding.EncodeToString(digest[:6]) + "/" + strconv.Itoa(partition)
 }
 

@@ -46,7 +46,7 @@ const (
 	partitions    = 12
 )
 
-func sourceOf(topic string, n int) string { return store.Source(clusterID, topic, n%partitions) }
+func sourceOf(topic string, n int) string { return store.Source(clusterID, topic, n%partitions, "") }
 
 // forget has the ledgers of all customers forgotten.
 func (f *fixture) forget(topic string, call func(n int) store.Call) {
