@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -120,8 +122,9 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 	w.consumer = stream.NewConsumer(broker, stream.Options{
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
-		ExactlyOnce: s.ExactlyOnce,
+		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine,
 	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
+	w.metrics.WatchBlocked(func() int { return len(w.consumer.Blocked()) })
 	w.http, err = ops.Listen(ops.HTTPOptions{
 		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: handler,
 		Probes: []ops.Probe{
@@ -133,12 +136,28 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 				}
 				return nil
 			}},
+			{Name: "partitions", Check: func(context.Context) error { return notBegun(w.consumer.Blocked()) }},
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--http-addr: %w", err)
 	}
 	return w, nil
+}
+
+// notBegun tells of partitions that do not begin, nil where there are none. Mostly all of a
+// topic have the same reason, which is long.
+func notBegun(blocked []stream.Blocked) error {
+	ids, reasons := map[string][]string{}, map[string]string{}
+	for _, b := range blocked {
+		ids[b.Topic] = append(ids[b.Topic], strconv.Itoa(b.Partition))
+		reasons[b.Topic] = b.Reason
+	}
+	var all []error
+	for _, topic := range slices.Sorted(maps.Keys(ids)) {
+		all = append(all, fmt.Errorf("%s %s wait: %s", topic, strings.Join(ids[topic], ", "), reasons[topic]))
+	}
+	return errors.Join(all...)
 }
 
 // serve works until ctx ends, and then until what is in hand is finished.

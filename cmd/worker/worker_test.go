@@ -129,12 +129,12 @@ func TestHealthReadinessAndMetrics(t *testing.T) {
 	d.Check(t, "acme", `{"customer_id":"acme","feature_id":"messages","send_event":true}`)
 	for path, wants := range map[string][]string{
 		"/healthz": {"ok"},
-		"/readyz":  {"kafka: ok", "redis: ok", "group: ok"},
+		"/readyz":  {"kafka: ok", "redis: ok", "group: ok", "partitions: ok"},
 		"/metrics": {
 			`tollgate_checks_total{allowed="true",code="included"} 1`, `tollgate_commands_total{ok="true",type="customer.put"} 1`,
 			"tollgate_usage_events_total 1", "tollgate_check_latency_seconds_count 1", "tollgate_batch_size_count", "tollgate_redis_script_seconds_count",
 			"tollgate_kafka_publish_seconds_count{topic=", "tollgate_kafka_lag{partition=", "tollgate_replays_total 0", "tollgate_in_flight 0",
-			"tollgate_catalog_info{version=", "tollgate_build_info{", "go_goroutines", "process_cpu_seconds_total",
+			"tollgate_partitions_blocked 0", "tollgate_catalog_info{version=", "tollgate_build_info{", "go_goroutines", "process_cpu_seconds_total",
 		},
 	} {
 		body := get(t, "http://"+httpAddr+path)

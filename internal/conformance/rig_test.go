@@ -39,7 +39,7 @@ type rig struct {
 	contracts            *contracts
 
 	mutex   sync.Mutex
-	settled map[string]bool // <topic>/<partition>/<offset>
+	settled map[string]string // lifetime by <topic>/<partition>/<offset>
 	changed chan struct{}
 }
 
@@ -58,7 +58,7 @@ func (r *rig) Settled(batch stream.Batch) {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	for _, record := range batch.Records {
-		r.settled[place(record.Topic, record.Partition, record.Offset)] = true
+		r.settled[place(record.Topic, record.Partition, record.Offset)] = batch.Lifetime
 	}
 	close(r.changed)
 	r.changed = make(chan struct{})
@@ -79,7 +79,7 @@ func newRig(t *testing.T) *rig {
 	topics.CommandResults = topics.CheckResults
 	servertest.CreateTopics(t, broker, partitions, topics.Checks, topics.CheckResults, topics.UsageEvents, topics.Commands, topics.DeadLetters)
 	r := &rig{
-		Observer: ops.NewMetrics(), topics: topics, broker: broker, settled: map[string]bool{}, changed: make(chan struct{}),
+		Observer: ops.NewMetrics(), topics: topics, broker: broker, settled: map[string]string{}, changed: make(chan struct{}),
 		results: servertest.NewDrain(t, broker, topics.CheckResults),
 		usage:   servertest.NewDrain(t, broker, topics.UsageEvents),
 		dead:    servertest.NewDrain(t, broker, topics.DeadLetters), contracts: newContracts(t),
@@ -171,9 +171,9 @@ func (r *rig) awaitSettled(ctx context.Context, t *testing.T, record string) {
 	t.Helper()
 	for {
 		r.mutex.Lock()
-		settled, changed := r.settled[record], r.changed
+		lifetime, changed := r.settled[record], r.changed
 		r.mutex.Unlock()
-		if settled {
+		if lifetime != "" {
 			return
 		}
 		select {
@@ -192,8 +192,11 @@ func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.mutex.Lock()
+	lifetime := r.settled[place(record.Topic, record.Partition, record.Offset)]
+	r.mutex.Unlock()
 	out, err := r.Decide(t.Context(), stream.Batch{
-		Cluster: cluster, Topic: record.Topic, Partition: record.Partition, Generation: 1 << 20, Committed: record.Offset, Records: []kafka.Message{record},
+		Cluster: cluster, Topic: record.Topic, Partition: record.Partition, Lifetime: lifetime, Generation: 1 << 20, Committed: record.Offset, Records: []kafka.Message{record},
 	})
 	if err != nil {
 		t.Fatal(err)

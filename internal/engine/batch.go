@@ -73,7 +73,7 @@ type decided struct {
 func (e *Engine) decide(ctx context.Context, batch stream.Batch) (*decided, error) {
 	e.observer.Batched(len(batch.Records))
 	current, now := e.rules.Load(), e.options.Clock()
-	source := store.Source(batch.Cluster, batch.Topic, batch.Partition, "")
+	source := store.Source(batch.Cluster, batch.Topic, batch.Partition, batch.Lifetime)
 	requests := make([]request, len(batch.Records))
 	questions, ready := make([]question, len(batch.Records)), make([][]kafka.Message, len(batch.Records))
 	calls := make([]store.Call, 0, len(batch.Records))
@@ -163,17 +163,25 @@ func (e *Engine) run(ctx context.Context, calls []store.Call) ([]store.Reply, er
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			atOnce = max(1, atOnce/2)
 		}
-		if try&(try-1) == 0 { // 0, 1, 2, 4, 8, …
-			e.logger.Warn("redis does not answer as it should, trying again", "error", err, "try", try+1)
-		}
-		e.observer.RedisRetried()
-		wait := min(firstPause<<min(try, 10), longPause)
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(wait/2 + rand.N(wait/2+1)):
+		if err := e.pause(ctx, try, err); err != nil {
+			return nil, err
 		}
 		try++
 	}
 	return replies, nil
+}
+
+// pause waits before another try, longer each time, where Redis failed with err. It fails if ctx ends.
+func (e *Engine) pause(ctx context.Context, try int, err error) error {
+	if try&(try-1) == 0 { // 0, 1, 2, 4, 8, …
+		e.logger.Warn("redis does not answer as it should, trying again", "error", err, "try", try+1)
+	}
+	e.observer.RedisRetried()
+	wait := min(firstPause<<min(try, 10), longPause)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(wait/2 + rand.N(wait/2+1)):
+		return nil
+	}
 }

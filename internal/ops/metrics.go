@@ -87,6 +87,13 @@ func NewMetrics() *Metrics {
 	return m
 }
 
+// WatchBlocked has the number of partitions that do not begin told by a function.
+func (m *Metrics) WatchBlocked(count func() int) {
+	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace, Name: "partitions_blocked", Help: "Partitions that do not begin before an operator has seen to it.",
+	}, func() float64 { return float64(count()) }))
+}
+
 // SetEvicted notes how many keys Redis has evicted.
 func (m *Metrics) SetEvicted(keys int64) { m.evicted.Set(float64(keys)) }
 

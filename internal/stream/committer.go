@@ -13,19 +13,19 @@ import (
 // committer commits the offsets of a generation's flows, all that have come
 // together while the commit before was under way.
 type committer struct {
-	generation *kafka.Generation
-	logger     *slog.Logger
-	observer   Observer
-	flows      sync.WaitGroup
+	member   *membership
+	logger   *slog.Logger
+	observer Observer
+	flows    sync.WaitGroup
 
 	mutex  sync.Mutex
 	due    map[*flow]int64
 	wakeUp chan struct{}
 }
 
-func newCommitter(generation *kafka.Generation, logger *slog.Logger, observer Observer) *committer {
+func newCommitter(member *membership, logger *slog.Logger, observer Observer) *committer {
 	return &committer{
-		generation: generation, logger: logger, observer: observer,
+		member: member, logger: logger, observer: observer,
 		due: map[*flow]int64{}, wakeUp: make(chan struct{}, 1),
 	}
 }
@@ -52,12 +52,12 @@ func (c *committer) run(generation context.Context) {
 		case <-c.wakeUp:
 		case <-generation.Done():
 			c.flows.Wait()
-			if err := c.commit(); err != nil {
+			if err := c.commit(context.WithoutCancel(generation)); err != nil {
 				c.logger.Warn("cannot commit at the end of the generation; the records will be redelivered", "error", err)
 			}
 			return
 		}
-		err := c.commit()
+		err := c.commit(context.WithoutCancel(generation))
 		if err == nil {
 			try = 0
 			select { // what comes meanwhile is committed together
@@ -68,7 +68,7 @@ func (c *committer) run(generation context.Context) {
 		}
 		logRetry(c.logger, try, "cannot commit, trying again", err)
 		c.observer.Retried()
-		if isFenced(err) {
+		if errors.Is(err, ErrPartitionLost) || errors.Is(err, errUnanswered) {
 			return // ends the generation
 		}
 		pause(generation, try)
@@ -86,19 +86,19 @@ func isFenced(err error) bool {
 }
 
 // commit commits what is due. What failed stays due.
-func (c *committer) commit() error {
+func (c *committer) commit(ctx context.Context) error {
 	c.mutex.Lock()
 	due := c.due
 	c.due = map[*flow]int64{}
 	c.mutex.Unlock()
-	offsets := map[string]map[int]int64{}
-	for f, offset := range due {
-		if offsets[f.topic] == nil {
-			offsets[f.topic] = map[int]int64{}
-		}
-		offsets[f.topic][f.partition] = offset
+	if len(due) == 0 {
+		return nil
 	}
-	err := c.generation.CommitOffsets(offsets)
+	offsets := commits{}
+	for f, offset := range due {
+		offsets[f.topic] = append(offsets[f.topic], kafkaCommit(f.partition, offset, f.mark))
+	}
+	err := c.member.commit(ctx, offsets)
 	if err == nil {
 		for f, offset := range due {
 			f.committed.Store(offset)

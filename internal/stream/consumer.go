@@ -24,6 +24,9 @@ type Options struct {
 	// ExactlyOnce publishes and commits in transactions, so that consumers that read only
 	// what is committed see everything once.
 	ExactlyOnce bool
+	// Lifetimes remembers in which lifetime of the group's offsets partitions were decided;
+	// nil where nothing lasts that decisions change.
+	Lifetimes Lifetimes
 }
 
 // rebalanceTimeout is how long the group waits for its members to hand over.
@@ -52,11 +55,15 @@ type Consumer struct {
 	observer  Observer
 	joined    atomic.Bool
 	cluster   string // its id
+	blocked   blocked
 }
 
 // NewConsumer makes a consumer; Run makes it work.
 func NewConsumer(broker Broker, options Options, decider Decider, publisher *Publisher, logger *slog.Logger, observer Observer) *Consumer {
 	options.ShutdownTimeout = min(options.ShutdownTimeout, MaxShutdownTimeout)
+	if options.Lifetimes == nil {
+		options.Lifetimes = forgetful{}
+	}
 	return &Consumer{broker: broker, options: options, decider: decider, publisher: publisher, logger: logger, observer: observer}
 }
 
@@ -70,6 +77,18 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if err := c.identify(ctx); err != nil {
 		return nil // ctx ended
 	}
+	for {
+		if err := c.takePart(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		c.stayOut(ctx)
+	}
+}
+
+// takePart consumes as a member of the group until ctx ends, or none of its partitions can begin.
+func (c *Consumer) takePart(ctx context.Context) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: c.options.Group, Brokers: c.broker.Addresses, Dialer: c.broker.Dialer, Topics: c.options.Topics,
 		// Range gives partition n of every topic to the same worker.
@@ -91,7 +110,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			try = 0
-			c.begin(generation)
+			c.begin(generation, leave)
 		case ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed):
 			return group.Close()
 		default:
@@ -120,9 +139,10 @@ func (c *Consumer) identify(ctx context.Context) error {
 }
 
 // begin starts a flow for every partition that the generation assigns.
-func (c *Consumer) begin(generation *kafka.Generation) {
-	commits := newCommitter(generation, c.logger, c.observer)
+func (c *Consumer) begin(generation *kafka.Generation, leave func()) {
+	c.blocked.clear()
 	member := newMembership(c.broker.Client, generation, c.options.SessionTimeout)
+	commits := newCommitter(member, c.logger, c.observer)
 	partitions := 0
 	for _, assignments := range generation.Assignments {
 		partitions += len(assignments)
@@ -131,17 +151,17 @@ func (c *Consumer) begin(generation *kafka.Generation) {
 		for _, assigned := range assignments {
 			f := &flow{
 				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), member: member,
+				fresh: newLifetimeID(), siblings: partitions, leave: leave,
 				batchMax:   min(max(batchAll/partitions, batchLeast), c.options.BatchMax),
 				fetchBytes: min(max(fetchAllBytes/partitions, fetchLeastBytes), FetchMaxBytes),
 				decider:    c.decider.Partition(topic, assigned.ID),
 				logger:     c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
 			}
-			f.committed.Store(max(0, assigned.Offset))
 			if c.options.ExactlyOnce {
 				id := fmt.Sprintf("%s/%s/%d", c.options.Group, topic, assigned.ID)
 				f.delivery = &exactlyOnce{flow: f, id: id}
 			} else {
-				f.delivery = &atLeastOnce{flow: f, start: assigned.Offset, commits: commits}
+				f.delivery = &atLeastOnce{flow: f, commits: commits}
 			}
 			commits.flows.Add(1)
 			generation.Start(func(ctx context.Context) {

@@ -7,9 +7,8 @@ import (
 
 // delivery publishes what a batch led to and commits the batch.
 type delivery interface {
-	// begin readies the partition and returns the offset to read from, below 0 for the
-	// beginning. It tries until it succeeds, the partition is lost or ctx ends.
-	begin(ctx context.Context) (int64, error)
+	// open readies the partition, before its committed offset is read. It tries once.
+	open(ctx context.Context) error
 	// deliver returns when the records are acknowledged by Kafka. It fails with
 	// ErrPartitionLost, or when ctx ends.
 	deliver(ctx context.Context, d decided) error
@@ -19,11 +18,10 @@ type delivery interface {
 // between is published again.
 type atLeastOnce struct {
 	*flow
-	start   int64
 	commits *committer
 }
 
-func (a *atLeastOnce) begin(context.Context) (int64, error) { return a.start, nil }
+func (a *atLeastOnce) open(context.Context) error { return nil }
 
 // deliver leaves what a worker has in hand that lost its partition to the next owner.
 func (a *atLeastOnce) deliver(ctx context.Context, d decided) error {

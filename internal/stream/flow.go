@@ -23,7 +23,11 @@ type flow struct {
 	fetchBytes int // at a time
 	batchMax   int // records
 	committed  atomic.Int64
+	fresh      string // id of the lifetime, where one begins
+	mark       mark   // of the lifetime, once it has begun
 	member     *membership
+	siblings   int    // partitions of the worker in this generation
+	leave      func() // the group
 	delivery   delivery
 	decider    PartitionDecider
 	logger     *slog.Logger
@@ -47,7 +51,7 @@ func (f *flow) run(generation context.Context) {
 }
 
 func (f *flow) work(generation context.Context) error {
-	start, err := f.delivery.begin(generation)
+	start, err := f.begin(generation)
 	if err != nil {
 		return err
 	}
@@ -98,7 +102,10 @@ func (f *flow) fetch(generation, working context.Context, offset int64, batches 
 		try, offset = 0, got.Next
 		f.consumer.observer.Fetched(f.topic, f.partition, got.End-got.Next)
 		for _, records := range split(got.Records, f.batchMax) {
-			batch := Batch{Cluster: f.consumer.cluster, Topic: f.topic, Partition: f.partition, Generation: f.generation, Records: records}
+			batch := Batch{
+				Cluster: f.consumer.cluster, Topic: f.topic, Partition: f.partition,
+				Lifetime: f.mark.id, Generation: f.generation, Records: records,
+			}
 			select {
 			case batches <- batch:
 			case <-fetching.Done():
@@ -110,10 +117,6 @@ func (f *flow) fetch(generation, working context.Context, offset int64, batches 
 }
 
 func (f *flow) fetchOnce(ctx context.Context, offset int64) (Fetched, error) {
-	if offset < 0 { // nothing committed yet: from the beginning
-		first, err := FirstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)
-		return Fetched{Next: first, End: first}, err
-	}
 	got, err := Fetch(ctx, f.consumer.broker.Client, f.topic, f.partition, offset, f.fetchBytes)
 	if errors.Is(err, kafka.OffsetOutOfRange) {
 		first, err := FirstOffset(ctx, f.consumer.broker.Client, f.topic, f.partition)

@@ -54,3 +54,49 @@ func (m *membership) confirm(ctx context.Context) error {
 	m.confirmed = asked
 	return nil
 }
+
+// commits are offsets to commit, by topic.
+type commits map[string][]kafka.OffsetCommit
+
+func kafkaCommit(partition int, offset int64, m mark) kafka.OffsetCommit {
+	return kafka.OffsetCommit{Partition: partition, Offset: offset, Metadata: m.metadata(offset)}
+}
+
+// errUnanswered says that nobody knows whether an offset was committed. What was sent may still
+// take effect, after a commit that is made later: no member of this generation may make one.
+var errUnanswered = errors.New("the answer to a commit was lost")
+
+const commitTimeout = 5 * time.Second
+
+// commit commits as the member that it is. It fails with ErrPartitionLost where the generation
+// is over, with errUnanswered, or with another error where the group refuses for now.
+func (m *membership) commit(ctx context.Context, offsets commits) error {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	response, err := m.client.OffsetCommit(ctx, &kafka.OffsetCommitRequest{
+		GroupID: m.generation.GroupID, GenerationID: int(m.generation.ID), MemberID: m.generation.MemberID, Topics: offsets,
+	})
+	if err != nil {
+		if code := kafka.Error(0); !errors.As(err, &code) {
+			return fmt.Errorf("%w: %w", errUnanswered, err)
+		}
+		return err
+	}
+	answered := 0
+	for _, partitions := range response.Topics {
+		answered += len(partitions)
+		for _, partition := range partitions {
+			err = errors.Join(err, partition.Error)
+		}
+	}
+	for _, partitions := range offsets {
+		answered -= len(partitions)
+	}
+	switch {
+	case isFenced(err):
+		return fmt.Errorf("%w: %w", ErrPartitionLost, err)
+	case err == nil && answered != 0:
+		return errUnanswered
+	}
+	return err
+}

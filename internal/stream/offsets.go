@@ -41,16 +41,33 @@ func offsetsOf(ctx context.Context, client *kafka.Client, topic string, partitio
 // Committed are the offsets of a topic's partitions that a group has committed, -1 where
 // it has none. The group need not have members.
 func Committed(ctx context.Context, client *kafka.Client, group, topic string, partitions []int) (map[int]int64, error) {
+	all, err := commitments(ctx, client, group, topic, partitions)
+	offsets := make(map[int]int64, len(all))
+	for partition, committed := range all {
+		offsets[partition] = committed.offset
+	}
+	return offsets, err
+}
+
+// commitment is what a group has committed of a partition; offset is -1 where that is nothing.
+type commitment struct {
+	offset   int64
+	metadata string
+}
+
+func commitments(ctx context.Context, client *kafka.Client, group, topic string, partitions []int) (map[int]commitment, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
+	defer cancel()
 	response, err := client.OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: partitions}})
 	if err == nil {
 		err = response.Error
 	}
-	offsets := make(map[int]int64, len(partitions))
+	committed := make(map[int]commitment, len(partitions))
 	for _, partition := range partitions {
-		offsets[partition] = -1
+		committed[partition] = commitment{offset: -1}
 	}
 	if errors.Is(err, kafka.GroupIdNotFound) {
-		return offsets, nil
+		return committed, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("committed offsets of %s: %w", group, err)
@@ -59,9 +76,9 @@ func Committed(ctx context.Context, client *kafka.Client, group, topic string, p
 		if p.Error != nil {
 			return nil, fmt.Errorf("committed offsets of %s: %w", group, p.Error)
 		}
-		offsets[p.Partition] = p.CommittedOffset
+		committed[p.Partition] = commitment{p.CommittedOffset, p.Metadata}
 	}
-	return offsets, nil
+	return committed, nil
 }
 
 // Commit commits an offset for a group without members.

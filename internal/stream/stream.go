@@ -19,8 +19,9 @@ type Batch struct {
 	Cluster    string // id of the Kafka cluster
 	Topic      string
 	Partition  int
-	Generation int   // of the consumer group
-	Committed  int64 // offset up to which the partition is known to be committed
+	Lifetime   string // names the time within which the group's committed offset only moves forward
+	Generation int    // of the consumer group, within the lifetime
+	Committed  int64  // offset up to which the partition is known to be committed
 	Records    []kafka.Message
 }
 
@@ -102,7 +103,10 @@ func pause(ctx context.Context, try int) bool {
 
 // logRetry tells of the first failure and then, ever less often, that it goes on.
 func logRetry(logger *slog.Logger, try int, message string, err error, args ...any) {
-	if try&(try-1) == 0 { // 0, 1, 2, 4, 8, …
+	if rarely(try) {
 		logger.Warn(message, append(args, "error", err, "try", try+1)...)
 	}
 }
+
+// rarely picks tries ever less often: 0, 1, 2, 4, 8, …
+func rarely(try int) bool { return try&(try-1) == 0 }

@@ -27,13 +27,16 @@ const (
 
 // echo writes every record to another topic and keeps count of what it saw.
 type echo struct {
-	out string
+	out      string
+	consumer *stream.Consumer
 
 	mutex   sync.Mutex
 	seen    []kafka.Message
 	settled int
 	changed chan struct{}
 	lost    bool // answer that the partition is lost
+	// lifetimes are those of the batches, by partition, one after the other.
+	lifetimes map[int][]string
 }
 
 func (e *echo) Partition(string, int) stream.PartitionDecider { return e }
@@ -42,6 +45,9 @@ func (e *echo) Rest(context.Context, int64) bool              { return false }
 func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
+	if known := e.lifetimes[batch.Partition]; len(known) == 0 || known[len(known)-1] != batch.Lifetime {
+		e.lifetimes[batch.Partition] = append(known, batch.Lifetime)
+	}
 	if e.lost {
 		e.lost = false
 		return nil, stream.ErrPartitionLost
@@ -93,6 +99,7 @@ type setting struct {
 	publisher *stream.Publisher
 	// exactlyOnce is how consumers deliver.
 	exactlyOnce bool
+	register    *register
 }
 
 // eachDelivery runs a test for either way of delivering.
@@ -110,7 +117,7 @@ func newSetting(t *testing.T) *setting { return settingOn(t, servertest.Broker(t
 
 func settingOn(t *testing.T, broker stream.Broker) *setting {
 	name := servertest.Unique("stream")
-	s := &setting{T: t, broker: broker, in: name + ".in", out: name + ".out", group: name}
+	s := &setting{T: t, broker: broker, in: name + ".in", out: name + ".out", group: name, register: newRegister()}
 	servertest.CreateTopics(t, s.broker, partitions, s.in, s.out)
 	s.publisher = stream.NewPublisher(s.broker, servertest.Logger(t), &echo{})
 	return s
@@ -127,14 +134,14 @@ func refuseNothing(kafka.Message, error) []kafka.Message { return nil }
 // consumer starts a member of the group; stop ends it and waits.
 func (s *setting) consumer() (e *echo, stop func()) {
 	s.Helper()
-	e = &echo{out: s.out, changed: make(chan struct{})}
-	c := stream.NewConsumer(s.broker, stream.Options{
+	e = &echo{out: s.out, changed: make(chan struct{}), lifetimes: map[int][]string{}}
+	e.consumer = stream.NewConsumer(s.broker, stream.Options{
 		Group: s.group, Topics: []string{s.in}, SessionTimeout: 6 * time.Second, BatchMax: 7, ShutdownTimeout: 5 * time.Second, Refused: replace,
-		ExactlyOnce: s.exactlyOnce,
+		ExactlyOnce: s.exactlyOnce, Lifetimes: s.register,
 	}, e, s.publisher, servertest.Logger(s.T), e)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
+	go func() { done <- e.consumer.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {

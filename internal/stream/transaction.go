@@ -38,23 +38,35 @@ type exactlyOnce struct {
 	sequences map[target]int32 // of the next record, by partition
 }
 
-// begin starts a session: what was open under the transactional id is aborted, or
-// committed to the end, and who opened it is fenced. It returns the committed offset.
-func (e *exactlyOnce) begin(ctx context.Context) (committed int64, err error) {
-	err = e.insist(ctx, "cannot begin a producer session, trying again", func() error {
-		// Not for safety, but so that a worker that was frozen does not fence the new owner.
-		if err := e.member.confirm(ctx); err != nil {
-			return err
-		}
-		if err := e.initSession(ctx); err != nil {
-			return err
-		}
-		offsets, err := Committed(ctx, e.consumer.broker.Client, e.consumer.options.Group, e.topic, []int{e.partition})
-		committed = offsets[e.partition]
+// open starts a session: what was open under the transactional id is aborted, or
+// committed to the end, and who opened it is fenced.
+func (e *exactlyOnce) open(ctx context.Context) error {
+	// Not for safety, but so that a worker that was frozen does not fence the new owner.
+	if err := e.member.confirm(ctx); err != nil {
 		return err
+	}
+	return e.initSession(ctx)
+}
+
+// reopen starts another session and returns the committed offset. It fails with ErrPartitionLost
+// where somebody has set that meanwhile.
+func (e *exactlyOnce) reopen(ctx context.Context) (offset int64, err error) {
+	err = e.insist(ctx, "cannot begin a producer session, trying again", func() error {
+		if err := e.open(ctx); err != nil {
+			return err
+		}
+		all, err := commitments(ctx, e.consumer.broker.Client, e.consumer.options.Group, e.topic, []int{e.partition})
+		if err != nil {
+			return err
+		}
+		committed := all[e.partition]
+		if found, ours := readMark(committed.metadata, committed.offset); !ours || found != e.mark {
+			return fmt.Errorf("%w: the lifetime of its offsets has ended", ErrPartitionLost)
+		}
+		offset = committed.offset
+		return nil
 	})
-	e.committed.Store(max(0, committed))
-	return committed, err
+	return offset, err
 }
 
 func (e *exactlyOnce) initSession(ctx context.Context) error {
@@ -95,7 +107,7 @@ func (e *exactlyOnce) deliver(ctx context.Context, d decided) error {
 		if !pause(ctx, try) {
 			return context.Cause(ctx)
 		}
-		committed, err := e.begin(ctx)
+		committed, err := e.reopen(ctx)
 		if err != nil {
 			return err
 		}
@@ -214,7 +226,7 @@ func (e *exactlyOnce) commitOffset(ctx context.Context, next int64) error {
 		TransactionalID: e.id, GroupID: e.consumer.options.Group,
 		ProducerID: e.session.ProducerID, ProducerEpoch: e.session.ProducerEpoch,
 		GenerationID: e.generation, MemberID: e.member.generation.MemberID,
-		Topics: map[string][]kafka.TxnOffsetCommit{e.topic: {{Partition: e.partition, Offset: next}}},
+		Topics: map[string][]kafka.TxnOffsetCommit{e.topic: {{Partition: e.partition, Offset: next, Metadata: e.mark.metadata(next)}}},
 	})
 	if err == nil {
 		for _, partition := range response.Topics[e.topic] {
