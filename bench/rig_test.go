@@ -161,12 +161,16 @@ func (r *rig) newBench(partitions int) (b *bench, end func()) {
 
 func customerName(n int) string { return fmt.Sprintf("customer-%d", n) }
 
+func (b *bench) source(customer int) string {
+	return store.Source("bench", b.topics.Checks, customer%partitions, "")
+}
+
 // step is that of a record of its own: nothing of it is ever delivered again.
 func (b *bench) step(customer int) store.Step {
 	b.offset++
 	return store.Step{
 		Customer: customerName(customer), Remember: true, Origin: store.Origin{
-			Source: store.Source("bench", b.topics.Checks, customer%partitions, ""), Offset: b.offset,
+			Source: b.source(customer), Offset: b.offset,
 			TimestampMs: time.Now().UnixMilli(), Committed: b.committed,
 		},
 	}
@@ -207,21 +211,17 @@ func (b *bench) provisionAs(customers int, name func(n int) string) {
 				b.store.PlanAttach(attach, b.items, b.catalog.Plan("pro"), nil, time.Time{}, 0))
 		}
 		b.run(calls)
-		b.forget(calls)
+		b.forget()
 	}
 }
 
-// forget drops what the ledgers keep of calls, as a worker does.
-func (b *bench) forget(calls []store.Call) {
+// forget drops the outcomes of all steps, as a worker does.
+func (b *bench) forget() {
 	b.Helper()
-	var ledgers []store.Ledger
-	for i := range calls {
-		if ledger, ok := calls[i].Ledger(); ok {
-			ledgers = append(ledgers, ledger)
+	for partition := range partitions {
+		if err := b.store.Forget(b.Context(), b.source(partition), b.offset+1, nil); err != nil {
+			b.Fatal(err)
 		}
-	}
-	if err := b.store.Forget(b.Context(), ledgers, b.offset+1); err != nil {
-		b.Fatal(err)
 	}
 }
 

@@ -74,7 +74,7 @@ func (b *bench) addEntities(customers, each int) {
 			calls = append(calls, b.store.EntityCreate(step, b.items, "seats", "", []store.Need{{FeatureID: "seats", Units: 1}}))
 		}
 		b.run(calls)
-		b.forget(calls[:1])
+		b.forget()
 	}
 }
 

@@ -74,7 +74,7 @@ func (f *fixture) decide(topic, value string) []kafka.Message {
 func TestAStateThatNoScriptCanReadStopsNobody(t *testing.T) {
 	f := newFixture(t)
 	key := f.prefix + "{acme}"
-	if err := f.client.HSet(t.Context(), key, "bmessages", "\xc1 this is no MessagePack").Err(); err != nil {
+	if err := f.client.Set(t.Context(), key, "\xc1 this is no MessagePack", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
 	out := f.decide(topics.Checks, `{"customer_id":"acme","feature_id":"messages","send_event":true}`)
