@@ -69,9 +69,6 @@ func newScene(t *testing.T, broker stream.Broker, redisFlags ...string) *scene {
 		T: t, d: proctest.NewDeploymentOn(t, broker, append(redisFlags, fmt.Sprintf("--exactly-once=%t", shared.exactlyOnce))...),
 		once: shared.exactlyOnce, seen: map[string]string{}, latest: map[string]int64{},
 	}
-	for n := range customers {
-		s.latest[customerName(n)] = -1
-	}
 	s.results = servertest.NewDrain(t, broker, s.d.Topics.CheckResults)
 	return s
 }
@@ -102,6 +99,9 @@ func run(t *testing.T, f fault, delivery string, duration time.Duration) {
 	<-collected
 	s.collectOnce(t.Context()) // repeats that came last
 	requests, lost := s.reconcile()
+	if s.afterwards != nil {
+		s.afterwards()
+	}
 	if lost > 0 || len(s.wrong) > 0 {
 		t.Errorf("%d lost, %d wrong: %.2000s", lost, len(s.wrong), strings.Join(s.wrong, "\n"))
 	}

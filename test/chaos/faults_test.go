@@ -100,6 +100,7 @@ var faults = []fault{
 		})
 	})},
 	{name: "Redis's disk full (MISCONF)", play: diskFull},
+	{name: "any command inside a script refused, at random", play: commandsRefused},
 	{name: "Redis failover by Sentinel, --redis-wait-replicas 1", play: failover},
 	{name: "a Redis Cluster with slots migrating", play: migratingSlots},
 	{name: "Kafka killed and restarted", play: kafkaKilled},

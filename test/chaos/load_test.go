@@ -36,6 +36,11 @@ const (
 
 func customerName(n int) string { return fmt.Sprintf("customer-%d", n) }
 
+const strangers = "stranger-"
+
+// strangerName is that of a customer that nobody has put.
+func strangerName(n any) string { return fmt.Sprint(strangers, n) }
+
 // scene is a deployment with a load on it, and what is seen of it.
 type scene struct {
 	*testing.T
@@ -43,6 +48,7 @@ type scene struct {
 	grant   string
 	reset   string // of the grant, "" for one that lasts
 	resets  int    // that were seen
+	varied  bool   // some checks have an idempotency key of their own, and strangers ask, too
 	workers []*proctest.Process
 	flags   [][]string // of each worker, beside the common ones
 
@@ -53,6 +59,8 @@ type scene struct {
 	once    bool              // there must be none
 	wrong   []string
 	latest  map[string]int64 // offset of the latest request of a customer that was answered first
+
+	afterwards func() // is done at the end, if it is not nil
 
 	mutex    sync.Mutex
 	answered int
@@ -159,7 +167,17 @@ func (s *scene) load(duration time.Duration) error {
 				Topic: s.d.Topics.Checks, CustomerID: name,
 				Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"credits","required_balance":%d.%06d,"send_event":true}`, name, n%2, 1+n%999983),
 			}
+			if s.varied && n%3 == 1 {
+				request.Headers = append(request.Headers, client.Header(wire.HeaderIdempotencyKey, strconv.Itoa(n)))
+			}
 			records = append(records, request.Record())
+			if s.varied && n%3 == 2 {
+				request := client.Request{
+					Topic: s.d.Topics.Checks, CustomerID: strangerName(n),
+					Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"credits","send_event":true}`, strangerName(n)),
+				}
+				records = append(records, request.Record())
+			}
 		}
 		if len(records) > 0 {
 			group.Go(func() error {
@@ -219,8 +237,8 @@ func (s *scene) result(record kafka.Message) {
 	s.seen[id] = string(record.Value)
 	offset, _ := strconv.ParseInt(id[strings.LastIndex(id, "/")+1:], 10, 64)
 	customer := string(record.Key)
-	if offset <= s.latest[customer] {
-		s.complain("%s: the answer to offset %d came after that to %d", customer, offset, s.latest[customer])
+	if latest, seen := s.latest[customer]; seen && offset <= latest {
+		s.complain("%s: the answer to offset %d came after that to %d", customer, offset, latest)
 	}
 	s.latest[customer] = offset
 }
@@ -287,6 +305,12 @@ func (s *scene) reconcile() (requests, lost int) {
 		id := wire.EventID(record, 0)
 		value, emitted := events[id]
 		delete(events, id)
+		if strings.HasPrefix(r.CustomerID, strangers) {
+			if r.Code != balance.CustomerNotFound || emitted {
+				s.complain("an event %t: %s", emitted, text)
+			}
+			continue
+		}
 		switch {
 		case r.Allowed != emitted:
 			s.complain("allowed %t, but an event %t: %s", r.Allowed, emitted, text)
