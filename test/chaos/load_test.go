@@ -311,6 +311,10 @@ func (s *scene) reconcile() (requests, lost int) {
 			}
 			continue
 		}
+		if r.Balance == nil || r.RequiredBalance == nil {
+			s.complain("unexpected, and an event %t: %s", emitted, text)
+			continue
+		}
 		switch {
 		case r.Allowed != emitted:
 			s.complain("allowed %t, but an event %t: %s", r.Allowed, emitted, text)
