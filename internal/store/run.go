@@ -186,6 +186,7 @@ func (s *Store) send(ctx context.Context, now time.Time, calls []Call, groups []
 const (
 	retryAlone = int64(iota)
 	retryRows
+	retryMore
 )
 
 // take reads the reply to the call, and says whether it is to be sent again. It fails where the step
@@ -202,6 +203,8 @@ func (c *Call) take(value any, reply *Reply) (again bool, err error) {
 			return true, nil
 		case v == retryRows && !c.wantsRows:
 			c.wantsRows = true
+			return true, nil
+		case v == retryMore:
 			return true, nil
 		}
 	case []any:

@@ -18,7 +18,7 @@ end
 -- Ends a step with a view, what was taken of it, and the ids of plans for a preview.
 local function end_with_view(c, view, lines, amount, plans)
   local code, feature, parts, changed = view.code, view.feature, view.parts, #lines > 0
-  if #parts == 1 and not view.shared_from and #lines <= 4 and not plans and (#parts[1].s - 1) / B.size <= LIMIT.shown then -- nearly always
+  if #parts == 1 and not view.shared_from and not view.shared and #lines <= 4 and not plans and (#parts[1].s - 1) / B.size <= LIMIT.shown then -- nearly always
     local p = parts[1]
     local entity, text = p.owner.entity, p.text
     if changed then

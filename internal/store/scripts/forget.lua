@@ -15,7 +15,7 @@ local call, dropped = redis.call, 0
 local function forget_log(key)
   local fields = {}
   for _, field in ipairs(call('HKEYS', key)) do
-    local offset = tonumber(field)
+    local offset = tonumber(string.match(field, ':(%d+)$'))
     if offset and offset < committed and #fields < LIMIT.keys then fields[#fields + 1] = field end
   end
   if #fields == 0 then return end

@@ -44,6 +44,7 @@ commands['balance.update'] = function(c, feature, id, what, amount)
   local owner = owner_asked(c)
   if not owner then return nil, 'entity_not_found' end
   local view = view_of(c, feature, owner ~= c and owner or nil)
+  load_all(view)
   local meant = balances_meant(view, id)
   if #meant == 0 then return nil, 'balance_not_found', { snapshot_of(view) } end
 

@@ -5,11 +5,17 @@
 -- other keys hold belongs to its life, and means nothing to the next, even before it is removed.
 commands['customer.delete'] = function(c)
   drop_key(c, c.key .. ':p')
-  if c.v[C.entities] ~= '' then
-    for _, id in ipairs(entity_ids(c)) do drop_key(c, c.key .. ':e:' .. id) end
-    for chunk = 0, math.floor((values_of(c.v[C.entities])[1] - 1) / DIRECTORY.size) do drop_key(c, c.key .. ':d:' .. chunk) end
+  if #c.v[C.entities] > 0 then
+    local next_number, _, first = unpack(c.v[C.entities])
+    for chunk = math.floor(first / DIRECTORY.size), math.floor((next_number - 1) / DIRECTORY.size) do
+      local ids = ids_of_chunk(c, chunk)
+      for i = 2, #ids do
+        if ids[i] ~= '' then drop_key(c, c.key .. ':e:' .. ids[i]) end
+      end
+      drop_key(c, c.key .. ':d:' .. chunk)
+    end
   end
-  c.v = { LIMIT.format, '', 0, '', '', '', c.v[C.ledgers] }
+  c.v = { LIMIT.format, '', 0, {}, {}, '', c.v[C.ledgers] }
   c.changed, c.pools, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil
   return NOTHING, NOTHING, NOTHING, true
 end

@@ -10,19 +10,19 @@ commands['customer.get'] = function(c)
   local plans, entities = {}, {}
   local attached, flags = plans_of(c)
   for _, plan in ipairs(attached) do plans[#plans + 1] = { '', plan } end
-  local ids = entity_ids(c)
-  for n = 1, min(#ids, LIMIT.entities_shown) do
-    local entity = entity_of(c, ids[n])
-    for _, plan in ipairs((plans_of(entity))) do plans[#plans + 1] = { ids[n], plan } end
+  each_entity(c, function(entity)
+    local id = entity.entity
+    for _, plan in ipairs((plans_of(entity))) do plans[#plans + 1] = { id, plan } end
     local held, v = {}, entity.v
     for i = E.pools, #v, 2 do
       local p = pool_of(entity, v[i])
-      if p and #p.s > POOL.base then held[#held + 1] = { feature = v[i], parts = { p } } end
+      if p and #p.s > POOL.base then held[#held + 1] = { feature = v[i], parts = { p }, customer = c } end
     end
     local feature, name = unpack(values_of(v[E.about]))
-    entities[n] = { ids[n], v[E.created], feature, name, snapshots_of(held) }
-  end
+    entities[#entities + 1] = { id, v[E.created], feature, name, snapshots_of(held) }
+    return #entities == LIMIT.entities_shown
+  end)
   local created = tonumber(match(c.v[C.life], '^%d+'))
-  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, #ids }
+  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, c.v[C.entities][2] or 0 }
   return snapshots_of(all_views(c)), NOTHING, extra, false
 end

@@ -13,15 +13,14 @@ commands['entity.create'] = function(c, feature, name, per_entity, candidates)
   if not lines then return nil, 'amount_out_of_range' end
   local event = { feature, candidates[2], '', amount, snapshot_of(view, lines), lines }
 
-  local number, live = 0, 0
-  if c.v[C.entities] ~= '' then number, live = unpack(values_of(c.v[C.entities])) end
-  c.v[C.entities], c.changed = text_of({ number + 1, live + 1 }), true
+  local number, live, first = unpack(#c.v[C.entities] > 0 and c.v[C.entities] or { 0, 0, 0 })
+  c.v[C.entities], c.changed = { number + 1, live + 1, first }, true
   local entity = {
-    key = c.key .. ':e:' .. id, entity = id, pools = {}, changed = true,
+    key = c.key .. ':e:' .. id, entity = id, pools = {}, changed = true, customer = c,
     v = { LIMIT.format, c.v[C.life], now, number, text_of({ feature, name }), '', '' },
   }
   c.owners[id] = entity
-  put_chunk(c, number, id)
+  put_id(c, number, id)
   for _, attached in ipairs((plans_of(c))) do
     for _, row in ipairs(per_entity) do
       local item = row[3]

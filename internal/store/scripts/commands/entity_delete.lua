@@ -12,12 +12,16 @@ commands['entity.delete'] = function(c, expected, seats)
   if expected ~= '' and expected ~= feature then return nil, 'conflict' end
 
   for i = E.pools, #entity.v, 2 do
-    local held = entity.v[i]
-    if any_shared(balances_held(entity, held)) then count_holder(c, held, -1) end
+    local p = pool_of(entity, entity.v[i])
+    if p then sum_up(entity, p.feature, p.added, { 0 }) end
   end
-  put_chunk(c, entity.v[E.number], '')
-  local number, live = unpack(values_of(c.v[C.entities]))
-  c.v[C.entities], c.changed = text_of({ number, live - 1 }), true
+  put_id(c, entity.v[E.number], '')
+  local number, live, first = unpack(c.v[C.entities])
+  for _ = 1, LIMIT.visits do -- those at the beginning that are gone
+    if first == number or (ids_of_chunk(c, math.floor(first / DIRECTORY.size))[first % DIRECTORY.size + 2] or '') ~= '' then break end
+    first = first + 1
+  end
+  c.v[C.entities], c.changed = { number, live - 1, first }, true
   c.owners[id] = false
   drop_key(c, entity.key)
 

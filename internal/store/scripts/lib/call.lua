@@ -14,12 +14,13 @@
 --   {}                                           it was decided, committed and forgotten: the caller has lost the partition
 --   RETRY.alone                                  nothing was done: another step of the customer failed, send it in a call of its own
 --   RETRY.rows                                   nothing was done: the catalogue's rows are needed
+--   RETRY.more                                   it is not decided: there was more to do before than one step does
 --   {error}, a list in a list                    the step failed; nothing was done but to keep that in mind
 --
 -- Invariant: nothing is written before all steps are decided, and then everything that a customer's
 -- steps have changed, with what proves that they were taken, in one command: whatever fails, or is
 -- lost on the way, a step is in effect as a whole or not at all, and is not taken twice.
-local RETRY = { alone = 0, rows = 1 }
+local RETRY = { alone = 0, rows = 1, more = 2 }
 local NOTHING = {}
 local call, min, max, match, tonumber, KEYS = redis.call, math.min, math.max, string.match, tonumber, KEYS
 
@@ -27,19 +28,21 @@ local a = values_of(ARGV[1]) -- HEAD, STEP, ...
 local now, source, committed, rows = a[HEAD.now], a[HEAD.source], a[HEAD.committed], a[HEAD.rows]
 local at -- the place before the STEP at hand
 
--- What a step raises that needs rows; anything else that is raised is a failure.
-local NEEDS_ROWS = {}
+-- What a step raises that needs rows; or that must be sent again, after what is worth keeping was done for it
+-- and nothing else. Anything else that is raised is a failure.
+local NEEDS_ROWS, NEEDS_MORE = {}, {}
 
 local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 
-local settle, values_of_pool, text_of_pool -- pool.lua
-local flush_ledger, write_log, trim_log   -- ledger.lua
+local settle, values_of_pool, text_of_pool            -- pool.lua
+local keep_entries, log_entries, write_log, trim_log -- ledger.lua
+local sum_up                                         -- shared.lua
 
 -- An owner of balances, a customer or an entity, as the steps of the call see it:
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing
 --   pools: by feature, those that were looked at: {s: values of POOL, text: packed, as it was last
---     when a step ended, place: of the text in v, owner, touched: changed since}; false where there is none
---   changed: whether v, or a pool, is to be written
+--     when a step ended, place: of the text in v, owner, feature, touched: changed since, added: shared.lua}; false if none
+--   changed: whether v, or a pool, is to be written; customer: of an entity, its customer
 -- and a customer besides
 --   owners: its entities that were looked at, by id; ledger, new: ledger.lua
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
@@ -75,7 +78,8 @@ local function pool_of(owner, feature)
     for i = C.pools, #v, 2 do
       if v[i] == feature then
         local text = v[i + 1]
-        p = { s = values_of_pool(text), text = text, place = i + 1, owner = owner, touched = false }
+        p = { s = values_of_pool(text), text = text, place = i + 1, owner = owner, touched = false, feature = feature, added = false }
+        if owner.customer then p.added = sum_up(owner, feature, nil, p.s, true) end
         break
       end
     end
@@ -91,8 +95,10 @@ end
 -- Ends a change of a pool: packs it.
 local function pool_changed(p)
   local text = text_of_pool(p.s)
-  p.text, p.owner.changed = text, true
-  p.owner.v[p.place] = text
+  local owner = p.owner
+  p.text, owner.changed = text, true
+  owner.v[p.place] = text
+  if owner.customer then p.added = sum_up(owner, p.feature, p.added, p.s) end
 end
 
 -- Takes a change of a pool back that has not ended.
@@ -145,8 +151,9 @@ local function collect(c, writes)
     end
   end
   if not c.changed then return end
-  if c.new then flush_ledger(c) end
+  if c.new then keep_entries(c) end
   writes[n + 1], writes[n + 2] = c.key, text_of(without_empty_pools(c.v))
+  if c.new then log_entries(c) end
   if not exists(c) then expire_key(c, c.key, GHOST.ms) end
 end
 
@@ -171,19 +178,22 @@ local function take_steps(take)
     local place = a[at + STEP.key]
     local c = customers[place]
     of[i] = place
-    local ok, reply = true, nil
     if not c then
-      ok, reply = pcall(open_customer, place)
-      if ok then
-        c = reply
-      else
-        c = { failed = reply, failed_at = i }
-        customers[place] = c
-      end
+      local ok, opened = pcall(open_customer, place)
+      c = ok and opened or { failed = opened }
+      customers[place] = c
     end
-    if not c.failed then
-      ok, reply = pcall(take, c)
-      if ok then replies[i] = reply else c.failed = reply end
+    if c.more then
+      replies[i] = RETRY.more
+    elseif not c.failed then
+      local ok, reply = pcall(take, c)
+      if ok then
+        replies[i] = reply
+      elseif reply == NEEDS_MORE then
+        replies[i], c.more = RETRY.more, true
+      else
+        c.failed = reply
+      end
     end
     at = at + STEP.size + a[at + STEP.needs]
   end

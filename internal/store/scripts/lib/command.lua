@@ -29,9 +29,8 @@ local function all_views(c, entity)
   collect_features(c.v)
   if entity then
     collect_features(entity.v)
-  elseif c.v[C.shared] ~= '' then
-    local s = values_of(c.v[C.shared])
-    for i = 0, #s - SHARED.size, SHARED.size do features[#features + 1] = s[i + SHARED.feature] end
+  else
+    for _, shared in ipairs(c.v[C.shared]) do features[#features + 1] = shared[SHARED.feature] end
   end
   local seen = {}
   for _, feature in ipairs(features) do
@@ -77,17 +76,14 @@ local function profile_of(c)
 end
 
 -- Puts an id into the directory of entities, '' to take it out.
-local function put_chunk(c, number, id)
-  local chunk, place = math.floor(number / DIRECTORY.size), number % DIRECTORY.size
-  local key = c.key .. ':d:' .. chunk
-  c.chunks = c.chunks or {}
-  local text = c.chunks[chunk] or call('GET', key)
-  local v = text and values_of(text) or {}
-  if v[1] ~= c.v[C.life] then v = { c.v[C.life] } end
-  for i = #v + 1, place + 1 do v[i] = '' end
-  v[place + 2] = id
-  c.chunks[chunk] = text_of(v)
-  put_key(c, key, c.chunks[chunk])
+local function put_id(c, number, id)
+  local place = number % DIRECTORY.size
+  local chunk = (number - place) / DIRECTORY.size
+  local ids = { unpack(ids_of_chunk(c, chunk)) }
+  for i = #ids + 1, place + 1 do ids[i] = '' end
+  ids[place + 2] = id
+  c.chunks[chunk] = ids
+  put_key(c, c.key .. ':d:' .. chunk, text_of(ids))
 end
 
 -- The balances of a feature that an owner holds itself, by themselves.
@@ -96,41 +92,17 @@ local function balances_held(owner, feature)
   return p and balances_of(p.s) or {}
 end
 
-local function any_shared(list)
-  for _, b in ipairs(list) do
-    if b[B.flags] % FLAG.overage >= FLAG.shared then return true end
-  end
-  return false
-end
-
--- Counts the entities that hold shared balances of a feature.
-local function count_holder(c, feature, by)
-  local s = c.v[C.shared] == '' and {} or values_of(c.v[C.shared])
-  local kept, found = {}, false
-  for i = 0, #s - SHARED.size, SHARED.size do
-    local id, entities = s[i + SHARED.feature], s[i + SHARED.entities]
-    if id == feature then entities, found = entities + by, true end
-    if entities > 0 then kept[#kept + 1], kept[#kept + 2] = id, entities end
-  end
-  if not found then kept[#kept + 1], kept[#kept + 2] = feature, by end
-  c.v[C.shared], c.changed = #kept > 0 and text_of(kept) or '', true
-end
-
--- Puts an owner's balances of a feature back. Invariant: SHARED.entities is the number of entities that
--- hold shared balances, so that a customer without any never pays for looking.
+-- Puts an owner's balances of a feature back.
 local function put_held(c, owner, feature, list)
   local p = pool_of(owner, feature)
   if not p then
     local v = owner.v
     v[#v + 1], v[#v + 2] = feature, ''
-    p = { s = { 0 }, text = '', place = #v, owner = owner }
+    p = { s = { 0 }, text = '', place = #v, owner = owner, feature = feature, touched = false, added = false }
     owner.pools[feature] = p
   end
-  local had = owner ~= c and any_shared(balances_of(p.s))
   put_balances(p.s, list)
   pool_changed(p)
-  local has = owner ~= c and any_shared(list)
-  if had ~= has then count_holder(c, feature, has and 1 or -1) end
 end
 
 -- A view of some of the balances that an owner holds of a feature, and what puts them back behind a
@@ -156,9 +128,16 @@ local function view_of_some(c, owner, feature, wanted)
   end
 end
 
+local function copy_of(value)
+  if type(value) ~= 'table' then return value end
+  local copy = {}
+  for i = 1, #value do copy[i] = copy_of(value[i]) end
+  return copy
+end
+
 -- The state of a customer before a command, and the way back to it.
 local function checkpoint(c)
-  local v, changed, owners = c.v and { unpack(c.v) }, c.changed, {}
+  local v, changed, owners = copy_of(c.v), c.changed, {}
   for id, owner in pairs(c.owners or {}) do owners[id] = owner and { { unpack(owner.v) }, owner.changed } end
   local writes, drops, expires = #(c.writes or {}), #(c.drops or {}), #(c.expires or {})
   local profile = c.profile and { unpack(c.profile) }
@@ -187,6 +166,9 @@ local function take_command(c)
   local kind = a[at + STEP.kind]
   if not refusal and kind ~= 'customer.put' and not exists(c) then refusal = 'customer_not_found' end
   if refusal then return finish(c, failure_of(refusal), false) end
+  if exists(c) then
+    for _, shared in ipairs(c.v[C.shared]) do walk_if_due(c, shared) end
+  end
   local undo = checkpoint(c)
   local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[at + STEP.args])))
   if not snapshots then

@@ -20,8 +20,8 @@ local C = {
   format = 1,   -- LIMIT.format
   life = 2,     -- <when it was made>/<offset of the record that made it>: tells one life of an id from the next
   seq = 3,      -- grows with every balance and plan
-  entities = 4, -- '' or packed {number of the next entity, how many entities live}
-  shared = 5,   -- '' or a packed list: SHARED of every feature of which entities hold shared balances
+  entities = 4, -- list: number of the next entity, how many entities there are, a number below which there is none; or empty
+  shared = 5,   -- list of SHARED, one for each feature of which entities hold shared balances
   rest = 6,     -- '' or packed {list of P, list of F}: plans and flags, which few steps look at
   ledgers = 7,  -- list: L of every topic partition, one after the other
   pools = 8,    -- from here on: a feature's id, the balances that the customer holds of it (POOL), and so on
@@ -94,8 +94,23 @@ local R = {
   size = 6,
 }
 
--- What of a feature entities hold that the customer shares.
-local SHARED = { feature = 1, entities = 2, size = 2 }
+-- What all entities together hold of a feature that the customer shares (shared.lua). Sums are two numbers:
+-- millions, and the rest.
+local SHARED = {
+  feature = 1,
+  holders = 2, -- entities
+  balances = 3,
+  granted = 4, remaining = 6, usage = 8,
+  open = 10, -- what bounded overage has room for
+  max = 12,  -- max_purchase of those that are bounded
+  overage = 14, unbounded = 15, unlimited = 16, rolling = 17, -- how many balances allow overage, without a bound, are unlimited, have rollovers
+  due = 18,      -- nothing of any of them is due before
+  walk = 19,     -- number of the next entity of which what is due is to be applied, -1: none
+  walk_due = 20, -- when something of those that were walked is due first
+  cursor = 21,   -- number of an entity
+  holes = 22,    -- list of numbers of entities before it
+  resets = 23,   -- list: when balances reset, and how many at that time, and so on
+}
 
 -- What a customer has of a ledger (ledger.lua).
 local L = {
@@ -199,6 +214,8 @@ local LIMIT = {
   format = 1,             -- of what stands in Redis
   max = 9007199254740991, -- the largest amount, the last integer that a double counts exactly
   balances = 1000,        -- of one owner and feature
+  holes = 2000,           -- of SHARED
+  visits = 100,           -- entities that one step looks at before it is sent again
   shown = 100,            -- balances of a pool that a snapshot has
   entities_shown = 500,   -- entities that customer.get lists
 }
@@ -206,7 +223,7 @@ local LIMIT = {
 -- Units of a period. none and one_off have no period.
 local UNIT = { none = 0, minute = 1, hour = 2, day = 3, week = 4, month = 5, quarter = 6, semi_annual = 7, year = 8, one_off = 9 }
 
-local DIRECTORY = { size = 256 }
+local DIRECTORY = { size = 32 }
 
 -- What is packed with struct. A length goes before each text.
 local formats = {

@@ -5,19 +5,25 @@
 -- Of each source (a topic partition within a lifetime of the consumer group, so that what is committed of it
 -- only grows) a customer's value has the last record that was decided (L): it is written with
 -- what the record changed. Outcomes are in the log of the source, a hash:
---   floor      offset below which all is committed and forgotten
---   <offset>   formats.entry of the records that one call decided, one after the other, the highest offset
---              of which is the field's name
+--   floor              offset below which all is committed and forgotten
+--   writes             how often it was written
+--   <write>:<offset>   formats.entry of the records that one call decided, one after the other; the highest
+--                      of their offsets
 -- The log is written before the customers' values. Without a log (in a Cluster, where it would lie on another
 -- node) floor and entries are in the customer's value.
 --
 -- Invariant: of every record that was kept, is not above the customer's last and not below the floor, there is
--- an entry. So a record is new, and may be decided, only above the last; an entry above it is of a call
--- whose writes did not come to pass, and counts for nothing.
+-- an entry, and the one that was written last is the outcome. So a record is new, and may be decided, only
+-- above the last; an entry above it is of a call whose writes did not come to pass, and counts for nothing,
+-- also when the record has been decided in another call since.
 local STALE = {}
 
 local log = a[HEAD.log] > 0 and KEYS[a[HEAD.log]]
-local log_floor = log and tonumber(call('HGET', log, 'floor') or 0)
+local log_floor, log_writes
+if log then
+  local head = call('HMGET', log, 'floor', 'writes')
+  log_floor, log_writes = tonumber(head[1] or 0), tonumber(head[2] or 0)
+end
 local log_index -- of all entries of the log, once they were needed
 local new_entries, highest = {}, -1 -- for the log
 
@@ -51,10 +57,13 @@ local function index_of(c)
   end
   if not log_index then
     log_index = {}
-    local all = call('HGETALL', log)
+    local all, written = call('HGETALL', log), {}
     for i = 1, #all, 2 do
-      if all[i] ~= 'floor' then index_entries(log_index, all[i + 1]) end
+      local write = tonumber(match(all[i], '^(%d+):'))
+      if write then written[#written + 1] = { write, all[i + 1] } end
     end
+    table.sort(written, function(x, y) return x[1] < y[1] end)
+    for _, one in ipairs(written) do index_entries(log_index, one[2]) end
   end
   return log_index
 end
@@ -85,7 +94,7 @@ end
 -- Keeps the outcome of the record at hand.
 local function remember(c, outcome)
   open_ledger(c)
-  if not c.v then c.v = { LIMIT.format, '', 0, '', '', '', {} } end
+  if not c.v then c.v = { LIMIT.format, '', 0, {}, {}, '', {} } end
   local l, base, offset = c.v[C.ledgers], c.ledger, a[at + STEP.offset]
   if not base then
     base = #l
@@ -99,28 +108,31 @@ local function remember(c, outcome)
   c.changed = true
 end
 
--- Puts a customer's new entries where they belong.
-flush_ledger = function(c)
-  local l, base, new = c.v[C.ledgers], c.ledger, c.new
-  if log then
-    local n = #new_entries
-    for i = 1, #new do new_entries[n + i] = new[i] end
-    highest = max(highest, l[base + L.last])
-  else
-    local entries = l[base + L.entries]
-    if committed > l[base + L.floor] then
-      l[base + L.floor] = committed
-      if entries ~= '' then entries = entries_from(entries, committed) end
-    end
-    l[base + L.entries] = entries .. table.concat(new)
+-- Puts a customer's new entries where they belong: into its values, before these are packed, or into the log,
+-- once they are.
+keep_entries = function(c)
+  if log then return end
+  local l, base = c.v[C.ledgers], c.ledger
+  local entries = l[base + L.entries]
+  if committed > l[base + L.floor] then
+    l[base + L.floor] = committed
+    if entries ~= '' then entries = entries_from(entries, committed) end
   end
+  l[base + L.entries] = entries .. table.concat(c.new)
+end
+log_entries = function(c)
+  if not log then return end
+  local n, new = #new_entries, c.new
+  for i = 1, #new do new_entries[n + i] = new[i] end
+  highest = max(highest, c.v[C.ledgers][c.ledger + L.last])
 end
 
 -- Writes the new entries, and raises the floor to what is committed.
 write_log = function()
   if log and #new_entries > 0 then
     log_floor = max(log_floor, committed)
-    call('HSET', log, 'floor', log_floor, string.format('%.0f', highest), table.concat(new_entries))
+    call('HSET', log, 'floor', log_floor, 'writes', log_writes + 1,
+      string.format('%.0f:%.0f', log_writes + 1, highest), table.concat(new_entries))
   end
 end
 
@@ -129,7 +141,7 @@ trim_log = function()
   if not log or #new_entries == 0 then return end
   local dropped = {}
   for _, field in ipairs(call('HKEYS', log)) do
-    local offset = tonumber(field)
+    local offset = tonumber(match(field, ':(%d+)$'))
     if offset and offset < log_floor and #dropped < LIMIT.keys then dropped[#dropped + 1] = field end
   end
   if #dropped > 0 then call('HDEL', log, unpack(dropped)) end

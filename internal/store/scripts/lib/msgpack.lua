@@ -82,11 +82,21 @@ local cmsgpack = rawget(_G, 'cmsgpack') or (function()
     error('msgpack: unexpected tag ' .. tag)
   end
 
+  -- Pieces joined, some at a time: miniredis's table.concat has room for some thousand.
+  local function join(pieces)
+    while #pieces > 1 do
+      local longer = {}
+      for from = 1, #pieces, 1000 do longer[#longer + 1] = table.concat(pieces, '', from, math.min(#pieces, from + 999)) end
+      pieces = longer
+    end
+    return pieces[1]
+  end
+
   return {
     pack = function(value)
       local out = {}
       encode(value, out)
-      return table.concat(out)
+      return join(out)
     end,
     unpack = function(text) return (decode(text, 1)) end,
   }

@@ -52,10 +52,9 @@ end
 local function holders_of(c, item, owner)
   if item[I.seats] == '' or owner ~= c then return { { owner, 0 } } end
   local holders = {}
-  for _, id in ipairs(entity_ids(c)) do
-    local entity = entity_of(c, id)
-    if entity and values_of(entity.v[E.about])[1] == item[I.seats] then holders[#holders + 1] = { entity, 1 } end
-  end
+  each_entity(c, function(entity)
+    if values_of(entity.v[E.about])[1] == item[I.seats] then holders[#holders + 1] = { entity, 1 } end
+  end)
   return holders
 end
 
@@ -68,8 +67,8 @@ end
 -- Who may hold balances of a plan attached to owner.
 local function possible_holders(c, owner)
   local holders = { owner }
-  if owner == c and c.v[C.shared] ~= '' then
-    for _, id in ipairs(entity_ids(c)) do holders[#holders + 1] = entity_of(c, id) or nil end
+  if owner == c and #c.v[C.shared] > 0 then
+    each_entity(c, function(entity) holders[#holders + 1] = entity end)
   end
   return holders
 end

@@ -1,4 +1,4 @@
--- uses: layout msgpack struct call rollovers calendar
+-- uses: layout msgpack struct call rollovers calendar shared
 -- Pools: the live balances that one check may draw from (semantics: Which balances are in the pool,
 -- Allowed or not, Deduction order).
 --
@@ -7,6 +7,8 @@
 --   only shared balances are in it; rollovers, whether there may be any; and once a need was decided
 --   against it (decide) need, code, allowed
 -- Balance i of a part has its values at s[i + B.x], i = POOL.base, POOL.base + B.size, ...
+
+local load_all
 
 local function is_unlimited(s, i) return s[i + B.flags] % 2 == FLAG.unlimited end
 local function allows_overage(s, i) return s[i + B.flags] >= FLAG.overage end
@@ -24,7 +26,7 @@ end
 -- The list that a pool is packed in, and back.
 values_of_pool = function(text)
   if text == '' then return { 0 } end
-  local size = string.byte(text) == formats.small.mark and formats.small or formats.large
+  local size = string.byte(text, 1, 1) == formats.small.mark and formats.small or formats.large
   -- The last of what struct returns is the position behind what it read.
   local s = { struct_unpack(size.first_read, text, 2) }
   local behind = POOL.base + B.size + 1
@@ -136,58 +138,149 @@ local function entity_of(c, id, place)
   if owner == nil then
     local key = c.key .. ':e:' .. id
     local v = readable(key, place and place > 0 and stored[place])
-    owner = v and v[E.life] == c.v[C.life] and { key = key, entity = id, v = v, pools = {}, changed = false }
+    owner = v and v[E.life] == c.v[C.life] and { key = key, entity = id, v = v, pools = {}, changed = false, customer = c }
     c.owners[id] = owner
   end
   return owner
 end
 
--- How many entities hold shared balances of a feature.
-local function shared_holders(c, feature)
-  local packed = c.v[C.shared]
-  if packed == '' then return 0 end
-  local s = values_of(packed)
-  for i = 0, #s - SHARED.size, SHARED.size do
-    if s[i + SHARED.feature] == feature then return s[i + SHARED.entities] end
-  end
-  return 0
-end
-
--- The ids of the customer's entities, in the order of their creation.
-local function entity_ids(c)
-  if c.v[C.entities] == '' then return {} end
-  local ids, next_number = {}, values_of(c.v[C.entities])[1]
-  for chunk = 0, math.floor((next_number - 1) / DIRECTORY.size) do
-    local key = c.key .. ':d:' .. chunk
-    local text = c.chunks and c.chunks[chunk] or call('GET', key)
-    local v = text and values_of(text) or {}
-    if v[1] == c.v[C.life] then
-      for i = 2, #v do
-        if v[i] ~= '' then ids[#ids + 1] = v[i] end
-      end
-    end
+-- The ids of a chunk of the directory; c.chunks are those that were looked at.
+local function ids_of_chunk(c, chunk)
+  c.chunks = c.chunks or {}
+  local ids = c.chunks[chunk]
+  if not ids then
+    local text = call('GET', c.key .. ':d:' .. chunk)
+    ids = text and values_of(text) or { c.v[C.life] }
+    if ids[1] ~= c.v[C.life] then ids = { c.v[C.life] } end
+    c.chunks[chunk] = ids
   end
   return ids
 end
 
--- The view of a feature that the customer, or one of its entities, has.
+-- The entity with a number, nil if it is gone.
+local function entity_by_number(c, number)
+  local place = number % DIRECTORY.size
+  local id = ids_of_chunk(c, (number - place) / DIRECTORY.size)[place + 2]
+  return id and id ~= '' and entity_of(c, id) or nil
+end
+
+-- Visits the customer's entities, in the order of their creation, until visit(entity) returns true.
+local function each_entity(c, visit)
+  local next_number, _, first = unpack(c.v[C.entities])
+  for number = first or 0, (next_number or 0) - 1 do
+    local entity = entity_by_number(c, number)
+    if entity and visit(entity) then return end
+  end
+end
+
+-- Applies what is due of the shared balances of a feature, LIMIT.visits entities at a time.
+local function walk_shared(c, shared)
+  local feature, next_number = shared[SHARED.feature], c.v[C.entities][1]
+  if shared[SHARED.walk] < 0 then shared[SHARED.walk], shared[SHARED.walk_due] = c.v[C.entities][3], 0 end
+  c.changed = true
+  for _ = 1, LIMIT.visits do
+    local number = shared[SHARED.walk]
+    if number >= next_number then
+      shared[SHARED.walk], shared[SHARED.due] = -1, shared[SHARED.walk_due]
+      return
+    end
+    local entity = entity_by_number(c, number)
+    local p = entity and pool_of(entity, feature)
+    local due = p and p.added[1] > 0 and p.s[POOL.due] or 0
+    if due > 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then shared[SHARED.walk_due] = due end
+    shared[SHARED.walk] = number + 1
+  end
+  error(NEEDS_MORE)
+end
+local function walk_if_due(c, shared)
+  while shared[SHARED.due] > 0 and shared[SHARED.due] <= now do walk_shared(c, shared) end
+end
+
+-- The view of a feature that the customer, or one of its entities, has. Of shared balances of many entities
+-- it has only what they add up to, in shared; load_all and load_for get their parts.
 local function view_of(c, feature, entity)
-  local parts, shared_from = {}, nil
+  local view = {
+    feature = feature, parts = {}, shared_from = nil, shared = nil, customer = c,
+    need = false, code = false, allowed = false, rollovers = true,
+  }
+  local parts = view.parts
   if entity then parts[1] = pool_of(entity, feature) or nil end
   local own = pool_of(c, feature)
   if own then parts[#parts + 1] = own end
-  if not entity and c.v[C.shared] ~= '' and shared_holders(c, feature) > 0 then
-    shared_from = #parts + 1
-    for _, id in ipairs(entity_ids(c)) do
-      local holder = entity_of(c, id)
-      local p = holder and pool_of(holder, feature)
-      if p then parts[#parts + 1] = p end
+  if not entity and #c.v[C.shared] > 0 then
+    local shared = shared_of(c, feature)
+    if shared then
+      walk_if_due(c, shared)
+      view.shared = shared
+      if shared[SHARED.holders] <= LIMIT.visits then load_all(view) end
     end
   end
-  return { feature = feature, parts = parts, shared_from = shared_from, need = false, code = false, allowed = false, rollovers = true }
+  return view
 end
 
--- Visits the balances of a view, in deduction order: visit(s, i, part).
+local function add_part(view, p)
+  view.shared_from = view.shared_from or #view.parts + 1
+  view.parts[#view.parts + 1] = p
+end
+
+-- Gets the parts of all entities.
+load_all = function(view)
+  if not view.shared then return end
+  each_entity(view.customer, function(entity)
+    local p = pool_of(entity, view.feature)
+    if p and p.added[1] > 0 then add_part(view, p) end
+  end)
+  view.shared, view.rollovers = nil, true
+end
+
+-- What is left of the shared balances of a pool.
+local function shared_left(p) return p and p.added[3] or 0 end
+
+-- Gets the parts of those entities that need is drawn from. It may have to be sent again.
+local function load_for(view, need)
+  local shared, c = view.shared, view.customer
+  if not shared then return end
+  if need < 0 or shared[SHARED.rolling] + shared[SHARED.overage] + shared[SHARED.unlimited] > 0 then return load_all(view) end
+  for n = 1, #view.parts do
+    local s = view.parts[n].s
+    for i = POOL.base, #s - 1, B.size do need = need - s[i + B.included_left] - s[i + B.prepaid_left] end
+    if view.rollovers then
+      for i = POOL.base, #s - 1, B.size do need = need - rollovers_left(s[i + B.rollovers]) end
+    end
+  end
+  local holes, kept, parts = shared[SHARED.holes], {}, {}
+  local function look_at(number)
+    local entity = entity_by_number(c, number)
+    local p = entity and pool_of(entity, view.feature)
+    if shared_left(p) > 0 then
+      kept[#kept + 1], parts[#parts + 1] = number, p
+      need = need - shared_left(p)
+    end
+  end
+  c.changed = true
+  local n = 1
+  while need > 0 and n <= #holes do
+    look_at(holes[n])
+    n = n + 1
+  end
+  for k = n, #holes do kept[#kept + 1] = holes[k] end
+  local visits = 0
+  while need > 0 and visits < LIMIT.visits and #kept < LIMIT.holes do
+    local number = shared[SHARED.cursor]
+    if number >= c.v[C.entities][1] then error('shared balances do not hold what they add up to') end
+    look_at(number)
+    shared[SHARED.cursor], visits = number + 1, visits + 1
+  end
+  shared[SHARED.holes] = kept
+  if need > 0 then
+    if #kept >= LIMIT.holes then return false end
+    error(NEEDS_MORE)
+  end
+  for k = 1, #parts do add_part(view, parts[k]) end
+  view.loaded = true -- enough of shared
+end
+
+-- Visits the balances of a view's parts, in deduction order: visit(s, i, part).
 local function each_balance(view, visit)
   for n, p in ipairs(view.parts) do
     local s, only_shared = p.s, view.shared_from and n >= view.shared_from
@@ -225,6 +318,15 @@ local function decide(view, need)
         end
       end
     end
+  end
+  local shared = view.shared
+  if shared then
+    empty = false
+    available = available + sum_at(shared, SHARED.remaining)
+    unlimited = unlimited or shared[SHARED.unlimited] > 0
+    may_overage = may_overage or shared[SHARED.overage] > 0
+    unbounded = unbounded or shared[SHARED.unbounded] > 0
+    bounded_by = bounded_by + sum_at(shared, SHARED.open)
   end
   view.need, view.allowed = need, true
   if not need then

@@ -1,0 +1,138 @@
+-- uses: layout msgpack call rollovers
+-- What entities hold that the customer shares: balances of per-entity items. The customer's value has what
+-- all of them add up to (SHARED), so that a check of the customer need not read every entity; it is
+-- kept up whenever a pool of an entity changes.
+--
+-- Invariant: of the entities before the cursor those that have something left are in the holes. So the
+-- entities to draw from next are the holes and then those from the cursor on.
+
+-- A number that a double may not count exactly, as two that it does: millions, and the rest.
+local function add_to(list, place, n)
+  local rest = n % 1000000
+  local millions, sum = list[place] + (n - rest) / 1000000, list[place + 1] + rest
+  if sum >= 1000000 then millions, sum = millions + 1, sum - 1000000 end
+  list[place], list[place + 1] = millions, sum
+end
+local function sum_at(list, place) return list[place] * 1000000 + list[place + 1] end
+
+local function shared_of(c, feature)
+  local all = c.v[C.shared]
+  for n = 1, #all do
+    if all[n][SHARED.feature] == feature then return all[n] end
+  end
+end
+
+-- What a pool of an entity adds: numbers in the order of SHARED.balances to SHARED.rolling, sums as one
+-- number; and when its shared balances reset.
+local function contribution_of(s)
+  local balances, granted, remaining, usage, open, most, overage, unbounded, unlimited, rolling = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
+  local resets = {}
+  for i = POOL.base, #s - 1, B.size do
+    local flags = s[i + B.flags]
+    if flags % FLAG.overage >= FLAG.shared then
+      local left, over = s[i + B.included_left] + s[i + B.prepaid_left], s[i + B.over]
+      balances, granted = balances + 1, granted + s[i + B.included] + s[i + B.prepaid]
+      usage = usage + s[i + B.included] + s[i + B.prepaid] - left + over + s[i + B.from_rollovers]
+      if s[i + B.rollovers] ~= '' then left, rolling = left + rollovers_left(s[i + B.rollovers]), rolling + 1 end
+      remaining = remaining + left
+      if flags >= FLAG.overage then
+        overage = overage + 1
+        if s[i + B.max] < 0 then
+          unbounded = unbounded + 1
+        else
+          open, most = open + max(0, s[i + B.max] - over), most + s[i + B.max]
+        end
+      end
+      unlimited = unlimited + flags % 2
+      resets[#resets + 1] = s[i + B.resets]
+    end
+  end
+  return { balances, granted, remaining, usage, open, most, overage, unbounded, unlimited, rolling, resets = resets }
+end
+local NO_CONTRIBUTION = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {} }
+
+-- Counts the balances that reset at a time.
+local function count_reset(shared, time, by)
+  if time == 0 then return end
+  local resets = shared[SHARED.resets]
+  for n = 1, #resets, 2 do
+    if resets[n] == time then
+      resets[n + 1] = resets[n + 1] + by
+      if resets[n + 1] == 0 then
+        table.remove(resets, n)
+        table.remove(resets, n)
+      end
+      return
+    end
+  end
+  resets[#resets + 1], resets[#resets + 2] = time, by
+end
+
+local function soonest_reset(shared)
+  local soonest, resets = 0, shared[SHARED.resets]
+  for n = 1, #resets, 2 do
+    if soonest == 0 or resets[n] < soonest then soonest = resets[n] end
+  end
+  return soonest
+end
+
+-- Adds an entity to the holes, in their order.
+local function add_hole(shared, number)
+  local holes = shared[SHARED.holes]
+  local at_place = #holes + 1
+  while at_place > 1 and holes[at_place - 1] > number do at_place = at_place - 1 end
+  if holes[at_place - 1] == number then return end
+  if #holes < LIMIT.holes then
+    table.insert(holes, at_place, number)
+  else
+    -- They are looked for again from here on.
+    shared[SHARED.cursor] = at_place <= #holes and min(holes[at_place], number) or number
+    for n = #holes, 1, -1 do
+      if holes[n] >= shared[SHARED.cursor] then holes[n] = nil end
+    end
+  end
+end
+
+-- Takes a change of an entity's pool of a feature over into the sums: what it added before, and s, the
+-- values that it has now. Returns what it adds now; with only_look nothing is changed.
+sum_up = function(entity, feature, before, s, only_look)
+  local c = entity.customer
+  local after = #s > POOL.base and contribution_of(s) or NO_CONTRIBUTION
+  if only_look then return after end
+  before = before or NO_CONTRIBUTION
+  if before[1] == 0 and after[1] == 0 then return after end
+  local shared = shared_of(c, feature)
+  if not shared then
+    shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, {}, {} }
+    c.v[C.shared][#c.v[C.shared] + 1] = shared
+  end
+  c.changed = true
+  if before[1] == 0 then shared[SHARED.holders] = shared[SHARED.holders] + 1 end
+  if after[1] == 0 then shared[SHARED.holders] = shared[SHARED.holders] - 1 end
+  if shared[SHARED.holders] == 0 then
+    local all = c.v[C.shared]
+    for n = #all, 1, -1 do
+      if all[n] == shared then table.remove(all, n) end
+    end
+    return after
+  end
+  shared[SHARED.balances] = shared[SHARED.balances] + after[1] - before[1]
+  for n = 2, 6 do
+    if after[n] ~= before[n] then add_to(shared, SHARED.granted + 2 * (n - 2), after[n] - before[n]) end
+  end
+  for n = 7, 10 do shared[SHARED.overage + n - 7] = shared[SHARED.overage + n - 7] + after[n] - before[n] end
+  for n = 1, max(#before.resets, #after.resets) do
+    if before.resets[n] ~= after.resets[n] then
+      if before.resets[n] then count_reset(shared, before.resets[n], -1) end
+      if after.resets[n] then count_reset(shared, after.resets[n], 1) end
+    end
+  end
+  local due = s[POOL.due]
+  if due > 0 and (shared[SHARED.due] == 0 or due < shared[SHARED.due]) then shared[SHARED.due] = due end
+  if due > 0 and shared[SHARED.walk] >= 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then
+    shared[SHARED.walk_due] = due
+  end
+  local number = entity.v[E.number]
+  if after[3] > 0 and number < shared[SHARED.cursor] then add_hole(shared, number) end
+  return after
+end
