@@ -1,5 +1,5 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
--- uses: layout msgpack struct call ledger outcome pool deduct choose
+-- uses: layout msgpack struct call ledger outcome pool deduct choose plans
 --
 -- KEYS, ARGV, returns: see lib/call.lua; for example
 --   KEYS[1] = tollgate:{acme}          the customer
@@ -84,6 +84,7 @@ return take_steps(function(c)
   if seen then return seen end
   if refusal then return end_without_pool(c, refusal) end
   if not exists(c) then return end_without_pool(c, 'customer_not_found') end
+  if #c.v[C.job] > 0 then run_job(c) end
   local entity, id = nil, a[at + STEP.entity]
   if id ~= '' then
     entity = entity_of(c, id, a[at + STEP.entity_key])

@@ -15,7 +15,7 @@ commands['customer.delete'] = function(c)
       drop_key(c, c.key .. ':d:' .. chunk)
     end
   end
-  c.v = { LIMIT.format, '', 0, {}, {}, '', c.v[C.ledgers] }
+  c.v = { LIMIT.format, '', 0, {}, {}, '', c.v[C.ledgers], {} }
   c.changed, c.pools, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil
   return NOTHING, NOTHING, NOTHING, true
 end

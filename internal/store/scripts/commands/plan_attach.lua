@@ -11,7 +11,8 @@ commands['plan.attach'] = function(c, plan, starts, tolerance, kept_features)
   if starts > now + tolerance then
     return nil, 'invalid_request: starts_at lies in the future; attach the plan when it starts'
   end
-  local code = attach(c, owner, plan, starts, kept_features)
+  local code, is_job = attach(c, owner, plan, starts, kept_features)
   if code then return nil, code end
+  if is_job then error(NEEDS_MORE) end
   return snapshots_of(all_views(c, owner ~= c and owner or nil)), NOTHING, NOTHING, true
 end

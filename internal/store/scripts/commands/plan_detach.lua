@@ -8,9 +8,9 @@ commands['plan.detach'] = function(c, plan_id, kept_features)
   if not owner then return nil, 'entity_not_found' end
   for _, attached in ipairs((plans_of(owner))) do
     if attached[P.id] == plan_id then
-      local used, code = remove_plan(c, owner, attached, kept_features)
-      code = code or move_usage(c, owner, used)
+      local code, is_job = detach(c, owner, plan_id, kept_features)
       if code then return nil, code end
+      if is_job then error(NEEDS_MORE) end
       return snapshots_of(all_views(c, owner ~= c and owner or nil)), NOTHING, NOTHING, true
     end
   end

@@ -1,4 +1,4 @@
--- uses: layout msgpack call ledger outcome pool deduct choose
+-- uses: layout msgpack call ledger outcome pool deduct choose holding plans
 -- What commands share: their outcome, and a customer's state to work on.
 --
 -- Outcome: mark, code, now, snapshots, events, extra; code is '' if the command was carried out,
@@ -43,21 +43,6 @@ local function all_views(c, entity)
   return views
 end
 
-local function next_seq(c)
-  c.v[C.seq], c.changed = c.v[C.seq] + 1, true
-  return c.v[C.seq]
-end
-
--- The plans and the flags of an owner; to be put back where they are changed.
-local function plans_of(owner)
-  if owner.v[C.rest] == '' then return {}, {} end
-  return unpack(values_of(owner.v[C.rest]))
-end
-local function put_plans(owner, plans, flags)
-  owner.v[C.rest] = #plans + #flags > 0 and text_of({ plans, flags }) or ''
-  owner.changed = true
-end
-
 -- The owner that the command at hand names: the customer, or an entity; nil where there is no such.
 local function owner_asked(c)
   local id = a[at + STEP.entity]
@@ -84,48 +69,6 @@ local function put_id(c, number, id)
   ids[place + 2] = id
   c.chunks[chunk] = ids
   put_key(c, c.key .. ':d:' .. chunk, text_of(ids))
-end
-
--- The balances of a feature that an owner holds itself, by themselves.
-local function balances_held(owner, feature)
-  local p = pool_of(owner, feature)
-  return p and balances_of(p.s) or {}
-end
-
--- Puts an owner's balances of a feature back.
-local function put_held(c, owner, feature, list)
-  local p = pool_of(owner, feature)
-  if not p then
-    local v = owner.v
-    v[#v + 1], v[#v + 2] = feature, ''
-    p = { s = { 0 }, text = '', place = #v, owner = owner, feature = feature, touched = false, added = false }
-    owner.pools[feature] = p
-  end
-  put_balances(p.s, list)
-  pool_changed(p)
-end
-
--- A view of some of the balances that an owner holds of a feature, and what puts them back behind a
--- change of it: false where an amount would not fit.
-local function view_of_some(c, owner, feature, wanted)
-  local list, s = balances_held(owner, feature), { 0 }
-  local places = {}
-  for k, b in ipairs(list) do
-    if wanted(b) then
-      places[#places + 1] = k
-      for j = 1, B.size do s[#s + 1] = b[j] end
-    end
-  end
-  local view = { feature = feature, parts = { { s = s, owner = owner } }, rollovers = true }
-  return view, function()
-    for n, k in ipairs(places) do
-      local i = POOL.base + (n - 1) * B.size
-      if not fits(s, i) then return false end
-      for j = 1, B.size do list[k][j] = s[i + j] end
-    end
-    put_held(c, owner, feature, list)
-    return true
-  end
 end
 
 local function copy_of(value)
@@ -164,6 +107,14 @@ local function take_command(c)
   local seen, refusal = begin(c)
   if seen then return seen end
   local kind = a[at + STEP.kind]
+  if exists(c) then
+    run_job(c)
+    if is_job_of_record(c) then
+      c.v[C.job] = {}
+      local owner = owner_asked(c)
+      return finish(c, outcome_of(snapshots_of(all_views(c, owner ~= c and owner or nil)), NOTHING, NOTHING), true)
+    end
+  end
   if not refusal and kind ~= 'customer.put' and not exists(c) then refusal = 'customer_not_found' end
   if refusal then return finish(c, failure_of(refusal), false) end
   if exists(c) then

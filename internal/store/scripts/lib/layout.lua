@@ -24,7 +24,8 @@ local C = {
   shared = 5,   -- list of SHARED, one for each feature of which entities hold shared balances
   rest = 6,     -- '' or packed {list of P, list of F}: plans and flags, which few steps look at
   ledgers = 7,  -- list: L of every topic partition, one after the other
-  pools = 8,    -- from here on: a feature's id, the balances that the customer holds of it (POOL), and so on
+  job = 8,      -- JOB, a list; empty where there is none
+  pools = 9,    -- from here on: a feature's id, the balances that the customer holds of it (POOL), and so on
 }
 
 -- An entity; rest and pools are where they are in C.
@@ -35,7 +36,7 @@ local E = {
   number = 4,   -- by creation, from 0
   about = 5,    -- packed {the seat-like feature, name}
   rest = 6,
-  pools = 8,
+  pools = 9,
 }
 
 -- The pool of one owner and feature, as a list: POOL.due is when something of it is due first, 0 for
@@ -129,6 +130,20 @@ local Q = { feature = 1, number = 2, quantity = 3 }
 
 -- A flag: a boolean feature that a plan includes.
 local F = { feature = 1, plan = 2, expires = 3 }
+
+-- What is still to be done for the entities of a customer that has many, a plan having been attached or
+-- detached: a bounded number at a time. Whoever comes next goes on with it before anything else, so that
+-- nobody sees it half done. When it is done, what names the record is left for the record to end with.
+local JOB = {
+  source = 1, offset = 2, timestamp = 3, -- of the record
+  next = 4,    -- number of the next entity, -1: it is done
+  behind = 5,  -- number behind the last
+  removed = 6, -- id of the plan that was detached, '' for none
+  plan = 7,    -- PLAN that was attached, empty for none
+  again = 8,   -- 1: it had been attached before
+  started = 9,
+  kept_features = 10,
+}
 
 local PROFILE = { life = 1, name = 2, email = 3, metadata = 4 }
 

@@ -94,7 +94,7 @@ end
 -- Keeps the outcome of the record at hand.
 local function remember(c, outcome)
   open_ledger(c)
-  if not c.v then c.v = { LIMIT.format, '', 0, {}, {}, '', {} } end
+  if not c.v then c.v = { LIMIT.format, '', 0, {}, {}, '', {}, {} } end
   local l, base, offset = c.v[C.ledgers], c.ledger, a[at + STEP.offset]
   if not base then
     base = #l

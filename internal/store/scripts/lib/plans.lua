@@ -1,4 +1,4 @@
--- uses: layout msgpack call pool deduct choose command calendar
+-- uses: layout msgpack call pool deduct holding calendar
 -- Attaching and detaching plans (messages: plan.attach, plan.detach; semantics: Prepaid).
 
 -- A balance of a plan item granted so many times, anchored at its plan's start, with its first
@@ -48,13 +48,18 @@ local function lower_prepaid(b, amount)
   b[B.over] = b[B.over] + amount - from_prepaid - from_included
 end
 
--- Who holds the balances of an item of a plan attached to owner: {owner, shared (0 or 1)} pairs.
-local function holders_of(c, item, owner)
-  if item[I.seats] == '' or owner ~= c then return { { owner, 0 } } end
+-- Plans are attached to an owner for a scope of holders: the owner itself, and with the customer its entities;
+-- where these are many, first the customer alone and then its entities one by one (JOB).
+
+local function in_scope(scope, owner) return scope[1] == owner end
+
+-- Who of a scope holds balances of an item of a plan attached to owner: {holder, shared (0 or 1)} pairs.
+local function holders_of(c, item, owner, scope)
+  if item[I.seats] == '' or owner ~= c then return in_scope(scope, owner) and { { owner, 0 } } or NOTHING end
   local holders = {}
-  each_entity(c, function(entity)
-    if values_of(entity.v[E.about])[1] == item[I.seats] then holders[#holders + 1] = { entity, 1 } end
-  end)
+  for _, holder in ipairs(scope) do
+    if holder ~= c and values_of(holder.v[E.about])[1] == item[I.seats] then holders[#holders + 1] = { holder, 1 } end
+  end
   return holders
 end
 
@@ -64,26 +69,17 @@ local function is_of_plan(c, b, plan_id, owner, holder)
   return b.details[D.plan] == plan_id and shared == (owner == c and holder ~= c)
 end
 
--- Who may hold balances of a plan attached to owner.
-local function possible_holders(c, owner)
-  local holders = { owner }
-  if owner == c and #c.v[C.shared] > 0 then
-    each_entity(c, function(entity) holders[#holders + 1] = entity end)
-  end
-  return holders
-end
-
--- Takes a plan's balances and flags away. Returns what its balances of features that are kept have
--- used, {feature, holder, amount} each; or nil and an error code.
-local function remove_plan(c, owner, attached, kept_features)
+-- Takes a plan's balances away. Returns what those of features that are kept have used, {feature, holder, amount}
+-- each; or nil and an error code.
+local function remove_balances(c, owner, plan_id, kept_features, scope)
   local used, is_kept = {}, {}
   for _, feature in ipairs(kept_features) do is_kept[feature] = true end
-  for _, holder in ipairs(possible_holders(c, owner)) do
+  for _, holder in ipairs(scope) do
     for i = C.pools, #holder.v, 2 do
       local feature, kept, usage = holder.v[i], {}, 0
       local list = balances_held(holder, feature)
       for _, b in ipairs(list) do
-        if is_of_plan(c, b, attached[P.id], owner, holder) then usage = usage + usage_of(b, 0) else kept[#kept + 1] = b end
+        if is_of_plan(c, b, plan_id, owner, holder) then usage = usage + usage_of(b, 0) else kept[#kept + 1] = b end
       end
       if #kept < #list then put_held(c, holder, feature, kept) end
       if usage > 0 and is_kept[feature] then
@@ -92,16 +88,20 @@ local function remove_plan(c, owner, attached, kept_features)
       end
     end
   end
+  return used
+end
+
+-- Takes a plan, and its flags, off the list.
+local function remove_plan(owner, plan_id)
   local plans, flags = plans_of(owner)
   local kept_plans, kept_flags = {}, {}
   for _, plan in ipairs(plans) do
-    if plan[P.id] ~= attached[P.id] then kept_plans[#kept_plans + 1] = plan end
+    if plan[P.id] ~= plan_id then kept_plans[#kept_plans + 1] = plan end
   end
   for _, flag in ipairs(flags) do
-    if flag[F.plan] ~= attached[P.id] then kept_flags[#kept_flags + 1] = flag end
+    if flag[F.plan] ~= plan_id then kept_flags[#kept_flags + 1] = flag end
   end
   put_plans(owner, kept_plans, kept_flags)
-  return used
 end
 
 -- Puts usage that lost its balances onto those of its feature that the same holder has: on the new plan's
@@ -122,15 +122,17 @@ local function move_usage(c, owner, used, plan_id)
   end
 end
 
-local function create_balances(c, owner, plan, started)
+local function create_balances(c, owner, plan, started, scope)
   for i, item in ipairs(plan[PLAN.items]) do
     local feature = item[I.feature]
     if item[I.flag] == 1 then
-      local plans, flags = plans_of(owner)
-      flags[#flags + 1] = { feature, plan[PLAN.id], 0 }
-      put_plans(owner, plans, flags)
+      if in_scope(scope, owner) then
+        local plans, flags = plans_of(owner)
+        flags[#flags + 1] = { feature, plan[PLAN.id], 0 }
+        put_plans(owner, plans, flags)
+      end
     else
-      for _, holder in ipairs(holders_of(c, item, owner)) do
+      for _, holder in ipairs(holders_of(c, item, owner, scope)) do
         local b = new_balance(c, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, plan[PLAN.quantities][i], 1)
         local code = add_balance(c, holder[1], feature, b)
         if code then return code end
@@ -181,12 +183,13 @@ local function note_bought(plan, attached)
   attached[P.bought] = bought
 end
 
-local function attach_again(c, owner, plan, attached, started)
+-- Changes the balances of a plan that is attached again. Returns an error code, or nil.
+local function change_balances(c, owner, plan, started, scope)
   for i, item in ipairs(plan[PLAN.items]) do
     local change = change_of(plan, i)
     if change then
-      local feature, found = item[I.feature], 0
-      for _, holder in ipairs(holders_of(c, item, owner)) do
+      local feature, holders, found = item[I.feature], holders_of(c, item, owner, scope), 0
+      for _, holder in ipairs(holders) do
         local list = balances_held(holder[1], feature)
         for _, b in ipairs(list) do
           if is_of_plan(c, b, plan[PLAN.id], owner, holder[1]) and b.details[D.id] == item[I.number] then
@@ -198,7 +201,7 @@ local function attach_again(c, owner, plan, attached, started)
         if found > 0 then put_held(c, holder[1], feature, list) end
       end
       if found == 0 and plan[PLAN.one_off] == 1 then
-        for _, holder in ipairs(holders_of(c, item, owner)) do
+        for _, holder in ipairs(holders) do
           local quantity = plan[PLAN.quantities][i]
           local code = add_balance(c, holder[1], feature,
             new_balance(c, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity, 1))
@@ -207,33 +210,97 @@ local function attach_again(c, owner, plan, attached, started)
       end
     end
   end
-  note_bought(plan, attached)
-  if plan[PLAN.one_off] == 1 then attached[P.times] = attached[P.times] + 1 end
+end
+
+-- What a plan that is attached, or detached, means for the balances of a scope: those of removed, a plan's id or
+-- '', go, those of plan come (nil for none), what was used moves. Returns an error code, or nil.
+local function change_scope(c, owner, removed, plan, again, started, kept_features, scope)
+  if again then return change_balances(c, owner, plan, started, scope) end
+  local used, code = {}, nil
+  if removed ~= '' then
+    used, code = remove_balances(c, owner, removed, kept_features, scope)
+    if not used then return code end
+  end
+  code = plan and create_balances(c, owner, plan, started, scope)
+  return code or move_usage(c, owner, used, plan and plan[PLAN.id])
+end
+
+local function has_seats(plan)
+  for _, item in ipairs(plan and plan[PLAN.items] or NOTHING) do
+    if item[I.seats] ~= '' then return true end
+  end
+  return false
+end
+
+-- Changes the balances of owner and, if it is the customer, of its entities; of these later where they are many.
+-- Returns an error code, or nil; and whether a job is left.
+local function change_all(c, owner, removed, plan, again, started, kept_features)
+  local concerns_entities = owner == c and (#c.v[C.shared] > 0 or has_seats(plan)) and (c.v[C.entities][2] or 0) > 0
+  local scope, is_job = { owner }, concerns_entities and c.v[C.entities][2] > LIMIT.visits
+  if concerns_entities and not is_job then
+    each_entity(c, function(entity) scope[#scope + 1] = entity end)
+  end
+  local code = change_scope(c, owner, removed, plan, again, started, kept_features, scope)
+  if code or not is_job then return code end
+  c.v[C.job] = {
+    source, a[at + STEP.offset], a[at + STEP.timestamp], c.v[C.entities][3], c.v[C.entities][1],
+    removed, plan or {}, again and 1 or 0, started, kept_features,
+  }
+  return nil, true
+end
+
+-- Goes on with the customer's job, LIMIT.visits entities at a time. What does not fit an entity (too many balances,
+-- an amount that passes what fits) is left out for that entity.
+run_job = function(c)
+  local job = c.v[C.job]
+  if #job == 0 or job[JOB.next] < 0 then return end
+  c.changed = true
+  local plan = #job[JOB.plan] > 0 and job[JOB.plan] or nil
+  for _ = 1, LIMIT.visits do
+    if job[JOB.next] >= job[JOB.behind] then
+      c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
+      return
+    end
+    local entity = entity_by_number(c, job[JOB.next])
+    if entity then change_scope(c, c, job[JOB.removed], plan, job[JOB.again] == 1, job[JOB.started], job[JOB.kept_features], { entity }) end
+    job[JOB.next] = job[JOB.next] + 1
+  end
+  error(NEEDS_MORE)
+end
+
+-- Whether the job, which is done, was that of the record at hand.
+local function is_job_of_record(c)
+  local job = c.v[C.job]
+  return job[JOB.source] == source and job[JOB.offset] == a[at + STEP.offset] and job[JOB.timestamp] == a[at + STEP.timestamp]
 end
 
 -- Attaches a plan to an owner. kept_features are those whose usage outlives a plan. Returns an error
--- code, or nil.
+-- code, or nil; and whether a job is left.
 local function attach(c, owner, plan, started, kept_features)
   local plans, flags = plans_of(owner)
   for _, attached in ipairs(plans) do
     if attached[P.id] == plan[PLAN.id] then
-      local code = attach_again(c, owner, plan, attached, started)
-      if not code then put_plans(owner, plans, flags) end
-      return code
+      note_bought(plan, attached)
+      if plan[PLAN.one_off] == 1 then attached[P.times] = attached[P.times] + 1 end
+      put_plans(owner, plans, flags)
+      return change_all(c, owner, '', plan, true, started, kept_features)
     end
   end
-  local used, code = {}, nil
+  local removed = ''
   for _, attached in ipairs(plans) do
-    if plan[PLAN.rank] == 0 and attached[P.rank] == 0 and attached[P.group] == plan[PLAN.group] then
-      used, code = remove_plan(c, owner, attached, kept_features)
-      if not used then return code end
-      break
-    end
+    if plan[PLAN.rank] == 0 and attached[P.rank] == 0 and attached[P.group] == plan[PLAN.group] then removed = attached[P.id] end
   end
+  if removed ~= '' then remove_plan(owner, removed) end
   local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, {}, plan[PLAN.one_off], 1 }
   note_bought(plan, attached)
   plans, flags = plans_of(owner)
   plans[#plans + 1] = attached
   put_plans(owner, plans, flags)
-  return create_balances(c, owner, plan, started) or move_usage(c, owner, used, plan[PLAN.id])
+  return change_all(c, owner, removed, plan, false, started, kept_features)
+end
+
+-- Detaches a plan from an owner. Returns as attach does.
+local function detach(c, owner, plan_id, kept_features)
+  remove_plan(owner, plan_id)
+  return change_all(c, owner, plan_id, nil, false, 0, kept_features)
 end
