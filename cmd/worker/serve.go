@@ -196,6 +196,10 @@ func (w *worker) prepare(ctx context.Context) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("topics are missing, or this user may not see them: %s; 'worker topics create' makes them, docs/security.md lists what a worker must be allowed", strings.Join(missing, ", "))
 	}
+	unsuitable, err := eventually(ctx, w, "redis", w.store.Unsuitable)
+	if err = errors.Join(err, unsuitable); err != nil {
+		return err
+	}
 	warnings, err := eventually(ctx, w, "redis", w.store.Warnings)
 	if err != nil {
 		return err

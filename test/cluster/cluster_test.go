@@ -65,3 +65,56 @@ func TestThreeWorkersShareACluster(t *testing.T) {
 		}
 	}
 }
+
+// TestANodeOfAClusterIsNotTakenForARedisByItself is a regression: its refusals were retried for ever.
+func TestANodeOfAClusterIsNotTakenForARedisByItself(t *testing.T) {
+	nodes := realtest.StartCluster(t)
+	d := proctest.NewDeploymentOn(t, servertest.Broker(t), "--redis-addrs", nodes[0].Addr)
+	worker, _ := d.Start(t)
+	if code := worker.Wait(t); code == 0 || !strings.Contains(worker.Output(), "node of a Cluster") {
+		t.Errorf("exit code %d: %s", code, worker.Output())
+	}
+}
+
+// TestASlotLeftInMigrationStopsNobody is a regression: a step with several keys was answered TRYAGAIN for as
+// long as the slot was moving.
+func TestASlotLeftInMigrationStopsNobody(t *testing.T) {
+	nodes := realtest.StartCluster(t)
+	var addrs []string
+	for _, node := range nodes {
+		addrs = append(addrs, node.Addr)
+	}
+	d := proctest.NewDeploymentOn(t, servertest.Broker(t), "--redis-addrs", strings.Join(addrs, ","))
+	d.StartReady(t)
+	d.Command(t, "acme", `{"type":"customer.put","customer_id":"acme"}`)
+	slot := nodes[0].Client.ClusterKeySlot(t.Context(), "acme").Val()
+	ids := make([]string, len(nodes))
+	from := -1
+	for i, node := range nodes {
+		ids[i] = node.Client.Do(t.Context(), "CLUSTER", "MYID").String()
+		ids[i] = ids[i][strings.LastIndex(ids[i], " ")+1:]
+		for _, slots := range nodes[i].Client.ClusterSlots(t.Context()).Val() {
+			if int64(slots.Start) <= slot && slot <= int64(slots.End) && len(slots.Nodes) > 0 && slots.Nodes[0].ID == ids[i] {
+				from = i
+			}
+		}
+	}
+	if from < 0 {
+		t.Fatalf("no node of %v has slot %d", ids, slot)
+	}
+	to := (from + 1) % len(nodes)
+	for _, step := range []struct {
+		node  int
+		state []any
+	}{{to, []any{"CLUSTER", "SETSLOT", slot, "IMPORTING", ids[from]}}, {from, []any{"CLUSTER", "SETSLOT", slot, "MIGRATING", ids[to]}}} {
+		if err := nodes[step.node].Client.Do(t.Context(), step.state...).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		result := d.Check(t, "acme", `{"customer_id":"acme","feature_id":"messages","send_event":true}`)
+		if !result.Allowed {
+			t.Fatalf("got %+v", result)
+		}
+	}
+}
