@@ -43,7 +43,7 @@ local run_job                                        -- plans.lua
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing
 --   pools: by feature, those that were looked at: {s: values of POOL, text: packed, as it was last
 --     when a step ended, place: of the text in v, owner, feature, touched: changed since, added: shared.lua}; false if none
---   changed: whether v, or a pool, is to be written; customer: of an entity, its customer
+--   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
 --   owners: its entities that were looked at, by id; ledger, new: ledger.lua
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
@@ -99,24 +99,22 @@ local function pool_changed(p)
   local owner = p.owner
   p.text, owner.changed = text, true
   owner.v[p.place] = text
+  if text == '' then owner.emptied = true end
   if owner.customer then p.added = sum_up(owner, p.feature, p.added, p.s) end
 end
 
 -- Takes a change of a pool back that has not ended.
 local function reopen(p) p.s = values_of_pool(p.text) end
 
--- An owner's values without the pools that are empty by now.
-local function without_empty_pools(v)
+-- The text of an owner, without the pools that are empty by now.
+local function text_of_owner(owner)
+  local v = owner.v
+  if not owner.emptied then return text_of(v) end
+  local kept = { unpack(v, 1, C.pools - 1) }
   for i = C.pools, #v, 2 do
-    if v[i + 1] == '' then
-      local kept = { unpack(v, 1, C.pools - 1) }
-      for j = C.pools, #v, 2 do
-        if v[j + 1] ~= '' then kept[#kept + 1], kept[#kept + 2] = v[j], v[j + 1] end
-      end
-      return kept
-    end
+    if v[i + 1] ~= '' then kept[#kept + 1], kept[#kept + 2] = v[i], v[i + 1] end
   end
-  return v
+  return text_of(kept)
 end
 
 -- Has keys written, given an end, or removed behind the steps.
@@ -141,7 +139,7 @@ local function collect(c, writes)
   local n = #writes
   for _, owner in pairs(c.owners or NOTHING) do
     if owner and owner.changed then
-      writes[n + 1], writes[n + 2] = owner.key, text_of(without_empty_pools(owner.v))
+      writes[n + 1], writes[n + 2] = owner.key, text_of_owner(owner)
       n = n + 2
     end
   end
@@ -153,7 +151,7 @@ local function collect(c, writes)
   end
   if not c.changed then return end
   if c.new then keep_entries(c) end
-  writes[n + 1], writes[n + 2] = c.key, text_of(without_empty_pools(c.v))
+  writes[n + 1], writes[n + 2] = c.key, text_of_owner(c)
   if c.new then log_entries(c) end
   if not exists(c) then expire_key(c, c.key, GHOST.ms) end
 end
