@@ -5,6 +5,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -102,8 +104,9 @@ func (f *fixture) profileOf(customer string) *CommandOutcome {
 	return f.command(f.store.CustomerGet(f.stepOf(customer), f.items))
 }
 
-// TestAFullMemoryCostsNobodyTwice is fault 3: Redis refuses what needs memory, and nothing else.
-func TestAFullMemoryCostsNobodyTwice(t *testing.T) {
+// ownRedis is a Redis that a test may harm: a redis-server where there is one.
+func ownRedis(t *testing.T) *redis.Client {
+	t.Helper()
 	server, err := embedded.StartRedis(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +114,12 @@ func TestAFullMemoryCostsNobodyTwice(t *testing.T) {
 	t.Cleanup(server.Close)
 	client := redis.NewClient(&redis.Options{Addr: server.Addr, MaxRetries: -1})
 	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// TestAFullMemoryCostsNobodyTwice is fault 3: Redis refuses what needs memory, and nothing else.
+func TestAFullMemoryCostsNobodyTwice(t *testing.T) {
+	client := ownRedis(t)
 	for _, inCluster := range []bool{false, true} {
 		f := newFixtureOn(t, client, inCluster)
 		check := f.deduct(withKey(f.step(), "k"), "m", 2)
@@ -434,5 +443,27 @@ func TestARedisThatForgetsScriptsAtOnceIsAnError(t *testing.T) {
 	const most = 4 * (mostLoads + 1)
 	if sent > most {
 		t.Errorf("asked %d times, at most %d", sent, most)
+	}
+}
+
+// TestARedeliveryReadsTheOutcomesOnceACall is fault 16: they were read once a record, and a hot customer's
+// redelivery took the square of its records.
+func TestARedeliveryReadsTheOutcomesOnceACall(t *testing.T) {
+	const records = 4*checksAtOnce + 3
+	f := newFixtureOn(t, ownRedis(t), false)
+	var calls []Call
+	for range records {
+		calls = append(calls, f.check(0, true))
+	}
+	first := f.deliver(calls...)
+	if lacks(t, f.client.ConfigResetStat(t.Context()).Err()) {
+		return
+	}
+	f.mustReplay("redelivered", calls, first)
+	stats := f.client.Info(t.Context(), "commandstats").Val()
+	_, rest, _ := strings.Cut(stats, "cmdstat_hgetall:calls=")
+	text, _, _ := strings.Cut(rest, ",")
+	if reads, err := strconv.Atoi(text); err != nil || reads > (records+checksAtOnce-1)/checksAtOnce {
+		t.Errorf("all outcomes are read %s times (%v) for %d records", text, err, records)
 	}
 }
