@@ -3,6 +3,9 @@ package store
 import (
 	"fmt"
 	"testing"
+	"time"
+
+	"tollgate/internal/balance"
 )
 
 // work is what a worker asks for in one batch, something of every kind.
@@ -230,6 +233,48 @@ func TestWorkIsDecidedOnceHoweverItIsCut(t *testing.T) {
 		}
 		if left := f.left(); left != leftOfWork {
 			t.Errorf("%d left, want %d", left, leftOfWork)
+		}
+	})
+}
+
+// TestAnOutcomeWhoseWriteDidNotComeToPassIsNotRepeated: the log is written before the customers, and what
+// then keeps them from being written leaves outcomes in it that never were.
+func TestAnOutcomeWhoseWriteDidNotComeToPassIsNotRepeated(t *testing.T) {
+	onBothLedgers(t, func(t *testing.T, f *fixture) {
+		const rounds = 32 // which of two outcomes is found is by chance
+		for range rounds {
+			one, two := f.check(0, true), f.check(0, true)
+			key := f.store.customerKey("c")
+			before := f.client.Get(t.Context(), key).Val()
+			f.deliver(one, two)
+			f.set(key, before)
+			f.now = f.now.Add(time.Second)
+			first := f.deliver(one) // a batch may end elsewhere the second time
+			f.mustReplay("before the other is decided", []Call{one}, first)
+			first = append(first, f.deliver(two)...)
+			f.mustReplay("at last", []Call{one, two}, first)
+		}
+	})
+}
+
+// TestARecordInThePlaceOfOneThatATopicLostIsNew: an unclean election ends a topic's end, and others come
+// to stand there. What was decided of those before is still known.
+func TestARecordInThePlaceOfOneThatATopicLostIsNew(t *testing.T) {
+	onBothLedgers(t, func(t *testing.T, f *fixture) {
+		calls := []Call{f.check(1, true), f.check(2, true), f.check(3, true)}
+		first := f.deliver(calls...)
+		other := again(calls[1])
+		other.step.Origin.TimestampMs++
+		now := []Call{calls[0], other}
+		second := f.deliver(now...)
+		if !second[0].Replayed || second[1].Replayed || f.outcome(second[1]).Code != balance.Included {
+			t.Errorf("got %+v", second)
+		}
+		for range 2 {
+			f.mustReplay("redelivered", now, []Reply{first[0], second[1]})
+		}
+		if left := f.left(); left != 10-1-2-3-2 {
+			t.Errorf("%d left, want 2", left)
 		}
 	})
 }
