@@ -23,7 +23,7 @@ var metered = balance.Feature{ID: "m", Type: balance.Metered, Consumable: true}
 
 // fixture is a store with a customer that has 10 of feature m.
 type fixture struct {
-	*testing.T
+	testing.TB
 	client *redis.Client
 	store  *Store
 	items  *Items
@@ -31,19 +31,31 @@ type fixture struct {
 	now    time.Time
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	client := servertest.Redis(t)
-	s, err := New(client, Options{Prefix: servertest.Unique("store") + ":"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return newFixtureOn(t, servertest.Redis(t), false)
+}
+
+// newFixtureOn is newFixture on a Redis; inCluster: outcomes are kept as in a Cluster, without a log.
+func newFixtureOn(t testing.TB, client *redis.Client, inCluster bool) *fixture {
+	t.Helper()
 	f := &fixture{
-		T: t, client: client, store: s, items: NewItems(balance.NewCatalog("v", []balance.Feature{metered}, nil)),
+		TB: t, client: client, items: NewItems(balance.NewCatalog("v", []balance.Feature{metered}, nil)),
 		now: time.UnixMilli(1_000_000),
 	}
+	f.store = f.storeOn(client, servertest.Unique("store")+":", inCluster)
 	f.run(f.store.CustomerPut(f.step(), f.items, "", "", ""), f.grant(10))
 	return f
+}
+
+func (f *fixture) storeOn(client *redis.Client, prefix string, inCluster bool) *Store {
+	f.Helper()
+	s, err := New(client, Options{Prefix: prefix})
+	if err != nil {
+		f.Fatal(err)
+	}
+	s.cluster = inCluster
+	return s
 }
 
 // step is that of the next record.
@@ -235,14 +247,12 @@ func TestADeadlineEndsARun(t *testing.T) {
 func FuzzDecodeOutcome(f *testing.F) {
 	f.Add([]byte("\x00\x08included\x00\x01\xa2\x12\xee\x3b\x5e\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01m\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Add([]byte{1, 0, 0, 0, 1, 'm', 0, 0, 0, 1, 0})
+	for _, reply := range realOutcomes(f) {
+		f.Add(reply.outcome)
+	}
 	f.Add([]byte{0x96, 0, 0xa0, 1, 0x90, 0x90, 0x90})
 	f.Add([]byte{0xdd, 0xff, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, outcome []byte) {
-		if check, err := ReadCheckOutcome(Reply{outcome: outcome}); err == nil && check == nil {
-			t.Fatal("neither an outcome nor an error")
-		}
-		if command, err := ReadCommandOutcome(Reply{outcome: outcome}); err == nil && command == nil {
-			t.Fatal("neither an outcome nor an error")
-		}
+		readsOrRefuses(t, outcome)
 	})
 }

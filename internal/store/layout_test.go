@@ -1,0 +1,85 @@
+package store
+
+import (
+	"strings"
+	"testing"
+)
+
+// panicOf is what a function panics with, "" if it does not.
+func panicOf(f func()) (text string) {
+	defer func() {
+		if problem := recover(); problem != nil {
+			if err, isError := problem.(error); isError {
+				text = err.Error()
+			} else {
+				text = problem.(string)
+			}
+		}
+	}()
+	f()
+	return ""
+}
+
+// TestAScriptWithAMistakeInANameIsNotPutTogether is fault 18: a misspelt field was nil when it ran.
+func TestAScriptWithAMistakeInANameIsNotPutTogether(t *testing.T) {
+	const tables = "local B = { plan = 1, id = 2 }\nlocal LIMIT = { max = 9007199254740991 }\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"a field that is none", tables + "return s[i + B.typo]", "there is no B.typo"},
+		{"a field of another table", tables + "return s[i + B.max]", "there is no B.max"},
+		{"part of a name", tables + "return s[i + B.pla]", "there is no B.pla"},
+		{"more than a name", tables + "return s[i + B.plans]", "there is no B.plans"},
+		{"in the other case", tables + "return s[i + B.Plan]", "there is no B.Plan"},
+		{"a table that is none", tables + "return s[i + D.plan]", "there is no table for D.plan"},
+		{"a table that is assigned to", tables + "B.typo = 3", "there is no B.typo"},
+		{"the same table twice", tables + tables, "there are two tables B"},
+	} {
+		if got := panicOf(func() { writeOut(c.text) }); got != c.want {
+			t.Errorf("%s: panics with %q, want %q", c.name, got, c.want)
+		}
+	}
+	if got := writeOut(tables + "return s[i + B.plan] < LIMIT.max"); strings.TrimSpace(got) != "return s[i + 1] < 9007199254740991" {
+		t.Errorf("got %q", got)
+	}
+	if got := panicOf(func() { assemble("no_such_script") }); !strings.Contains(got, "no_such_script") {
+		t.Errorf("a script that is none: panics with %q", got)
+	}
+}
+
+func TestAScriptThatIsPutTogetherNamesNoTable(t *testing.T) {
+	for _, name := range []string{"check", "command", "forget"} {
+		text := assemble(name)
+		if name := reference.FindString(text); name != "" {
+			t.Errorf("%s stands in the script %s", name, name)
+		}
+		if found := table.FindString(text); found != "" {
+			t.Errorf("%s stands in the script %s", found, name)
+		}
+	}
+}
+
+// TestGoReadsALayoutAsTheScriptsDescribeIt or does not start.
+func TestGoReadsALayoutAsTheScriptsDescribeIt(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		names []string
+		want  string
+	}{
+		{"as it is", []string{"feature", "plan", "expires"}, ""},
+		{"one is missing", []string{"feature", "plan"}, "layout.lua names 3 values of F, Go 2"},
+		{"one is too many", []string{"feature", "plan", "expires", "more"}, "layout.lua names 3 values of F, Go 4"},
+		{"in another order", []string{"plan", "feature", "expires"}, "value 1 of F is feature (1) in layout.lua, plan in Go"},
+		{"another name", []string{"feature", "plan", "ends"}, "value 3 of F is expires (3) in layout.lua, ends in Go"},
+	} {
+		if got := panicOf(func() { inOrder("F", c.names...) }); got != c.want {
+			t.Errorf("%s: panics with %q, want %q", c.name, got, c.want)
+		}
+	}
+	for _, name := range []string{"typo", "x"} {
+		if got := panicOf(func() { number("ASKED", name) }); got != "layout.lua has no ASKED."+name {
+			t.Errorf("panics with %q", got)
+		}
+	}
+	if got := panicOf(func() { inOrder("TYPO", "a") }); got == "" {
+		t.Error("a layout that is none is taken")
+	}
+}
