@@ -15,8 +15,8 @@ local call, dropped = redis.call, 0
 local function forget_log(key)
   local fields = {}
   for _, field in ipairs(call('HKEYS', key)) do
-    local offset = tonumber(string.match(field, ':(%d+)$'))
-    if offset and offset < committed and #fields < LIMIT.keys then fields[#fields + 1] = field end
+    local offset = string.match(field, ':(%d+)$')
+    if offset and tonumber(offset) < committed and #fields < LIMIT.keys then fields[#fields + 1] = field end
   end
   if #fields == 0 then return end
   local floor = tonumber(call('HGET', key, 'floor') or 0)

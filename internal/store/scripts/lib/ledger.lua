@@ -59,8 +59,8 @@ local function index_of(c)
     log_index = {}
     local all, written = call('HGETALL', log), {}
     for i = 1, #all, 2 do
-      local write = tonumber(match(all[i], '^(%d+):'))
-      if write then written[#written + 1] = { write, all[i + 1] } end
+      local write = match(all[i], '^(%d+):')
+      if write then written[#written + 1] = { tonumber(write), all[i + 1] } end
     end
     table.sort(written, function(x, y) return x[1] < y[1] end)
     for _, one in ipairs(written) do index_entries(log_index, one[2]) end
@@ -141,8 +141,8 @@ trim_log = function()
   if not log or #new_entries == 0 then return end
   local dropped = {}
   for _, field in ipairs(call('HKEYS', log)) do
-    local offset = tonumber(match(field, ':(%d+)$'))
-    if offset and offset < log_floor and #dropped < LIMIT.keys then dropped[#dropped + 1] = field end
+    local offset = match(field, ':(%d+)$')
+    if offset and tonumber(offset) < log_floor and #dropped < LIMIT.keys then dropped[#dropped + 1] = field end
   end
   if #dropped > 0 then call('HDEL', log, unpack(dropped)) end
 end

@@ -1,0 +1,128 @@
+package store
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+
+	"tollgate/internal/balance"
+)
+
+var seats = balance.Feature{ID: "seats", Type: balance.Metered}
+
+// planOfSeats is a plan that gives each seat some of m.
+func planOfSeats(id string, each int64) balance.Plan {
+	return balance.Plan{ID: id, Group: "base", Items: []balance.Item{
+		{FeatureID: "m", Number: 1, Included: each, PerEntity: "seats", Reset: balance.Reset{Interval: balance.Month, Count: 1}},
+		{FeatureID: "seats", Number: 1, Included: 1_000_000},
+	}}
+}
+
+// newCrowd is a fixture whose customer has the plan team and so many entities, with 10 of m each.
+func newCrowd(t *testing.T, entities int) (*fixture, *balance.Catalog) {
+	t.Helper()
+	f := newFixture(t)
+	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats}, []balance.Plan{planOfSeats("team", 10), planOfSeats("large", 20)})
+	f.items = NewItems(catalog)
+	f.run(f.store.PlanAttach(f.step(), f.items, catalog.Plan("team"), nil, time.Time{}, 0))
+	var calls []Call
+	for n := range entities {
+		step := f.step()
+		step.Entity = fmt.Sprint("e", n)
+		calls = append(calls, f.store.EntityCreate(step, f.items, "seats", "", []Need{{FeatureID: "seats", Units: 1}}))
+	}
+	f.run(calls...)
+	return f, catalog
+}
+
+var getCalls = regexp.MustCompile(`cmdstat_get:calls=(\d+)`)
+
+// gets is how often Redis was asked to GET, 0 where it does not tell.
+func (f *fixture) gets() int {
+	info, _ := f.client.Info(f.Context(), "commandstats").Result()
+	if found := getCalls.FindStringSubmatch(info); found != nil {
+		n, _ := strconv.Atoi(found[1])
+		return n
+	}
+	return 0
+}
+
+// TestACheckOfTheCustomerIsFlatInItsEntities is a regression: it read every one of them.
+func TestACheckOfTheCustomerIsFlatInItsEntities(t *testing.T) {
+	var reads []int
+	for _, entities := range []int{150, 1200} {
+		f, _ := newCrowd(t, entities)
+		own := int64(10)
+		f.run(f.check(own+1234, true)) // takes all of 123 entities and some of the next
+		before := f.gets()
+		got := f.outcome(f.run(f.check(10, true))[0])
+		reads = append(reads, f.gets()-before)
+		if want := own + int64(10*entities) - (own + 1234) - 10; got.Pool.Remaining() != want || got.Amount != 10 {
+			t.Errorf("of %d entities: %d left, want %d; %d taken", entities, got.Pool.Remaining(), want, got.Amount)
+		}
+		if got.Pool.Totals == nil || len(got.Pool.Balances) != 100 {
+			t.Errorf("of %d entities: %d balances are shown, totals %+v", entities, len(got.Pool.Balances), got.Pool.Totals)
+		}
+		for _, line := range got.Deductions {
+			if line.Balance.Entity != "e123" && line.Balance.Entity != "e124" {
+				t.Errorf("of %d entities: taken from %+v", entities, line.Balance)
+			}
+		}
+	}
+	if reads[1] > reads[0] {
+		t.Errorf("%d keys are read of 150 entities, %d of 1200", reads[0], reads[1])
+	}
+}
+
+// TestAPlanOfManyEntitiesIsChangedInBoundedSteps is a regression: one call did all of it, and from some thousand
+// entities on it failed.
+func TestAPlanOfManyEntitiesIsChangedInBoundedSteps(t *testing.T) {
+	const entities = 700
+	f, catalog := newCrowd(t, entities)
+	f.run(f.check(10+7, true))
+	attach := f.store.PlanAttach(f.step(), f.items, catalog.Plan("large"), nil, time.Time{}, 0)
+	// One call: whoever comes next goes on.
+	replies := make([]Reply, 1)
+	again1, _, err := f.store.send(t.Context(), f.now, []Call{attach}, [][]int{{0}}, replies)
+	if err != nil || len(again1) != 1 {
+		t.Fatalf("the plan of %d entities was changed at once: %v", entities, err)
+	}
+	step := f.step()
+	step.Entity = fmt.Sprint("e", entities-1)
+	of := f.store.Check(&Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 20}}, Deduct: true}, f.items)
+	of.source, of.log = "checks", f.store.logKey("checks") // of one source, records come in their order
+	if got := f.outcome(f.run(of)[0]); got.Code != balance.Included {
+		t.Errorf("an entity was asked for what it has by the plan that was attached: %+v", got)
+	}
+	reply := f.run(again(attach))[0]
+	outcome, err := ReadCommandOutcome(reply)
+	if err != nil || outcome.Error != nil {
+		t.Fatalf("%+v, %v: %+v", outcome, err, reply)
+	}
+	if left, want := f.left(), int64(20*entities-20); left != want {
+		t.Errorf("%d left, want %d", left, want)
+	}
+	if reply := f.run(again(attach))[0]; !reply.Replayed {
+		t.Errorf("the command is not remembered: %+v", reply)
+	}
+}
+
+// TestResetsOfManyEntitiesAreAppliedInBoundedSteps is a regression: the first check of a period read and wrote all.
+func TestResetsOfManyEntitiesAreAppliedInBoundedSteps(t *testing.T) {
+	const entities = 450
+	f, _ := newCrowd(t, entities)
+	f.run(f.check(10+777, true))
+	f.now = f.now.AddDate(0, 1, 1)
+	replies := make([]Reply, 1)
+	check := f.check(1, true)
+	check.wantsRows = true
+	if again1, _, err := f.store.send(t.Context(), f.now, []Call{check}, [][]int{{0}}, replies); err != nil || len(again1) != 1 {
+		t.Fatalf("all is reset at once: %v, %+v", err, replies)
+	}
+	got := f.outcome(f.run(again(check))[0])
+	if want := int64(10*entities - 1); got.Pool.Remaining() != want {
+		t.Errorf("%d left, want %d", got.Pool.Remaining(), want)
+	}
+}
