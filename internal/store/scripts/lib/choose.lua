@@ -96,9 +96,10 @@ local function snapshot_of_many(view, lines)
     if x[1] ~= y[1] then return x[1] < y[1] end
     return x[2] < y[2]
   end)
-  for k = #rolling, LIMIT.shown + 2, -1 do rolling[k] = nil end -- one more says that there are more
-  table.sort(rolling, function(x, y) return x[2] < y[2] end)
-  for _, one in ipairs(rolling) do
+  local soonest = {}
+  for k = 1, min(#rolling, LIMIT.shown + 1) do soonest[k] = rolling[k] end -- one more says that there are more
+  table.sort(soonest, function(x, y) return x[2] < y[2] end)
+  for _, one in ipairs(soonest) do
     if not one[6] then add_alone(one[5], one[3], one[4]) end
   end
   t[TOTALS.rollover_parts] = #parts - t[TOTALS.shown_parts]
