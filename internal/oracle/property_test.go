@@ -22,6 +22,9 @@ import (
 
 func TestMain(m *testing.M) {
 	_ = flag.Set("rapid.steps", "50") // a reset that matters needs a longer story than the default
+	if os.Getenv(servertest.EnvRedis) == "" {
+		_ = flag.Set("rapid.checks", "25") // the Lua of the embedded Redis takes some ten times as long
+	}
 	os.Exit(servertest.Main(m))
 }
 

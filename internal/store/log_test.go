@@ -5,6 +5,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"tollgate/internal/balance"
 	"tollgate/internal/servertest"
 )
 
@@ -53,5 +54,37 @@ func TestAnEntryOfACallThatWasNotWrittenCountsForNothing(t *testing.T) {
 				t.Fatalf("record %d was answered %+v and again %+v", i, f.outcome(first[i]), f.outcome(reply))
 			}
 		}
+	}
+}
+
+// TestAnEntityIsGoneThoughItsKeyCouldNotBeRemoved is a regression: the key of a deleted entity is removed behind
+// the write that decides; where that was refused the entity was found again.
+func TestAnEntityIsGoneThoughItsKeyCouldNotBeRemoved(t *testing.T) {
+	f, _ := newCrowd(t, 3)
+	user := servertest.Unique("user")
+	allow := func(rules ...any) error {
+		return f.client.Do(t.Context(), append([]any{"ACL", "SETUSER", user}, rules...)...).Err()
+	}
+	if allow("on", "nopass", "~*", "+@all", "-unlink") != nil {
+		return // the embedded Redis has no users
+	}
+	client := redis.NewClient(&redis.Options{Addr: f.client.Options().Addr, Username: user, Password: "x", MaxRetries: -1})
+	defer client.Close()
+	refused, err := New(client, Options{Prefix: f.store.prefix})
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := f.step()
+	step.Entity = "e1"
+	remove := f.store.EntityDelete(step, f.items, "", nil)
+	if _, err := refused.Run(t.Context(), f.now, []Call{again(remove)}); err == nil {
+		t.Fatal("not refused")
+	}
+	f.run(again(remove))
+	step = f.step()
+	step.Entity = "e1"
+	check := &Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 1}}, Deduct: true}
+	if got := f.outcome(f.run(f.store.Check(check, f.items))[0]); got.Code != balance.EntityNotFound {
+		t.Errorf("got %+v", got)
 	}
 }

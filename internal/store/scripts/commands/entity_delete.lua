@@ -23,6 +23,7 @@ commands['entity.delete'] = function(c, expected, seats)
   end
   c.v[C.entities], c.changed = { number, live - 1, first }, true
   c.owners[id] = false
+  put_key(c, entity.key, '') -- it is gone with this, whatever becomes of the removal behind it
   drop_key(c, entity.key)
 
   for i = 1, #seats, 2 do

@@ -54,7 +54,7 @@ local customers = {} -- by place in KEYS
 local function readable(key, text)
   -- To MGET a key of another type is nothing, to GET it is an error.
   if not text then text = call('GET', key) end
-  if not text then return false end
+  if not text or text == '' then return false end -- '': what was removed, until its key is
   local v = values_of(text)
   if v[C.format] ~= LIMIT.format then error('what ' .. key .. ' holds was not written by this version of Tollgate') end
   return v
@@ -137,15 +137,15 @@ local GHOST = { ms = 86400000 }
 -- Collects what is to be written of a customer.
 local function collect(c, writes)
   local n = #writes
-  for _, owner in pairs(c.owners or NOTHING) do
-    if owner and owner.changed then
-      writes[n + 1], writes[n + 2] = owner.key, text_of_owner(owner)
-      n = n + 2
-    end
-  end
   if c.writes then
     for i = 1, #c.writes, 2 do
       writes[n + 1], writes[n + 2] = c.writes[i], c.writes[i + 1]
+      n = n + 2
+    end
+  end
+  for _, owner in pairs(c.owners or NOTHING) do -- behind c.writes: it may have been removed and made again
+    if owner and owner.changed then
+      writes[n + 1], writes[n + 2] = owner.key, text_of_owner(owner)
       n = n + 2
     end
   end
@@ -156,10 +156,10 @@ local function collect(c, writes)
   if not exists(c) then expire_key(c, c.key, GHOST.ms) end
 end
 
--- Removes keys, but those that were written.
+-- Removes keys, but those that were written with something.
 local function remove(keys, writes)
   local written, some = {}, {}
-  for i = 1, #writes, 2 do written[writes[i]] = true end
+  for i = 1, #writes, 2 do written[writes[i]] = writes[i + 1] ~= '' end
   for i, key in ipairs(keys) do
     if not written[key] then some[#some + 1] = key end
     if #some == LIMIT.keys or (i == #keys and #some > 0) then
