@@ -35,8 +35,7 @@ func TestAFrozenWorkerIsToldThatItLostItsPartition(t *testing.T) {
 	if err != nil || fmt.Sprint(values(second)) != fmt.Sprint(values(first)) {
 		t.Fatalf("%v: first %q, then %q", err, values(first), values(second))
 	}
-	for successor.Rest(t.Context(), r.offsets[topics.Checks]) {
-	}
+	r.rest(successor, r.offsets[topics.Checks])
 	for range 3 {
 		if out, err := frozen.Decide(t.Context(), batch); !errors.Is(err, stream.ErrPartitionLost) {
 			t.Errorf("%v, %q", err, values(out))
@@ -220,8 +219,7 @@ func TestStrangersLeaveNothingInRedis(t *testing.T) {
 		if endless, all := keys(); len(endless) > 0 {
 			t.Errorf("%s: %d of %d keys have no end, as %s", topic, len(endless), len(all), endless[0])
 		}
-		for decider.Rest(t.Context(), r.offsets[topic]) {
-		}
+		r.rest(decider, r.offsets[topic])
 		if _, all := keys(); len(all) > 0 {
 			t.Errorf("%s: committed and at rest, %d keys are left, as %s", topic, len(all), all[0])
 		}

@@ -159,3 +159,15 @@ func (h *failures) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 		return errAway
 	}
 }
+
+// rest has a decider forget what is committed, until it has nothing more to forget.
+func (r *rig) rest(decider stream.PartitionDecider, committed int64) {
+	r.Helper()
+	const most = 1000
+	for range most {
+		if !decider.Rest(r.Context(), committed) {
+			return
+		}
+	}
+	r.Fatal("it does not come to rest")
+}
