@@ -162,7 +162,7 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 // step is what the command's call has in common with others.
 func (c *command) step(remember bool) store.Step {
 	return c.engine.step(c.request, c.CustomerID, c.EntityID, remember, nil,
-		"command", c.Type, c.FeatureID, c.PlanID, c.BalanceID, c.EventName, fmt.Sprint(c.Quantities), // in the order of its keys
+		"command", c.Type, c.Name, c.Email, c.Metadata, c.FeatureID, c.PlanID, c.BalanceID, c.EventName, fmt.Sprint(c.Quantities), // in the order of its keys
 		fmt.Sprint(c.StartsAtMs, c.ExpiresAtMs, c.Unlimited, c.Reset), c.Amount, c.Remaining, c.Usage, c.Add, c.Value, c.OverageBehavior)
 }
 

@@ -46,7 +46,7 @@ func (p *partition) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Mes
 	if n := len(p.strangers); n > mostStrangers {
 		p.strangers = p.strangers[n-mostStrangers:]
 	}
-	if len(p.strangers) > strangersAtOnce {
+	if len(p.strangers) > strangersAtOnce && p.strangers[0].offset < batch.Committed {
 		p.forget(ctx, batch.Committed)
 	}
 	return decided.records, nil

@@ -88,3 +88,53 @@ func TestAnEntityIsGoneThoughItsKeyCouldNotBeRemoved(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// TestACustomerMadeAgainBehindAReplayHasNoEnd is a regression: the end that is given to what is left of a customer
+// was given to the one made again in the same call.
+func TestACustomerMadeAgainBehindAReplayHasNoEnd(t *testing.T) {
+	f := newFixture(t)
+	remove := f.store.CustomerDelete(f.step(), f.items)
+	f.run(remove)
+	f.run(again(remove), f.store.CustomerPut(f.step(), f.items, "", "", ""))
+	if ttl := f.client.PTTL(t.Context(), f.store.customerKey("c")).Val(); ttl >= 0 {
+		t.Errorf("the customer ends in %v", ttl)
+	}
+}
+
+// TestACommittedRecordIsStaleThoughNothingCouldBeForgotten is a regression: the floor was raised only with the
+// removal of entries, but the mark of a customer that did not exist was removed.
+func TestACommittedRecordIsStaleThoughNothingCouldBeForgotten(t *testing.T) {
+	f := newFixture(t)
+	step := f.step()
+	step.Customer = "stranger"
+	stranger := f.store.Check(&Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 1}}, Deduct: true}, f.items)
+	f.run(stranger, f.check(1, true), f.check(1, true))
+	if err := f.store.Forget(t.Context(), source, step.Origin.Offset+1, []string{"stranger"}); err != nil {
+		t.Fatal(err)
+	}
+	put := f.step()
+	put.Customer = "stranger"
+	f.run(f.store.CustomerPut(put, f.items, "", "", ""))
+	if reply := f.run(again(stranger))[0]; !reply.Stale {
+		t.Errorf("got %+v: %+v", reply, f.outcome(reply))
+	}
+}
+
+// TestUsageOfSeveralFeaturesIsTakenOnce is a regression: a step that asked to be sent again, to look for entities to
+// draw from, kept what it had taken of the features before.
+func TestUsageOfSeveralFeaturesIsTakenOnce(t *testing.T) {
+	f, _ := newCrowd(t, 350)
+	f.run(f.store.BalanceGrant(f.step(), f.items, Grant{FeatureID: "seats", BalanceID: "more", Units: 100}))
+	before := f.left()
+	needs := [][]Need{{{FeatureID: "seats", Units: 1}}, {{FeatureID: "m", Units: before}}}
+	outcome, err := ReadCommandOutcome(f.run(f.store.Track(f.step(), f.items, "reject", needs))[0])
+	if err != nil || outcome.Error != nil || len(outcome.Events) != 2 {
+		t.Fatalf("%+v, %v", outcome, err)
+	}
+	check := &Check{Step: f.step(), FeatureID: "seats", Needs: []Need{{FeatureID: "seats", Units: 0}}}
+	check.Remember = false
+	pool := f.outcome(f.run(f.store.Check(check, f.items))[0]).Pool
+	if usage := pool.Sum().Usage; usage != 351 || f.left() != 0 {
+		t.Errorf("%d seats are used, want 351; %d of m left", usage, f.left())
+	}
+}

@@ -204,6 +204,9 @@ func (c *Call) take(value any, reply *Reply) (again bool, err error) {
 		case v == retryRows && !c.wantsRows:
 			c.wantsRows = true
 			return true, nil
+		case v == retryRows && !sameRows(c.rows, c.items.all):
+			c.rows = c.items.all
+			return true, nil
 		case v == retryMore:
 			return true, nil
 		}

@@ -92,7 +92,7 @@ func (s *Store) call(run *script, step Step, kind string, items *Items, rows, ar
 }
 
 var (
-	headValues = inOrder("HEAD", "now", "window", "source", "committed", "rows", "data", "log", "steps")
+	headValues = inOrder("HEAD", "now", "window", "source", "committed", "rows", "all_rows", "data", "log", "steps")
 	stepValues = inOrder("STEP", "key", "entity_key", "answer_key", "offset", "timestamp", "keep", "deadline", "question", "memo",
 		"entity", "kind", "refusal", "args", "needs")
 )
@@ -162,6 +162,7 @@ func command(now time.Time, calls []Call, group []int) []any {
 	} else {
 		packed = msgp.AppendStringFromBytes(packed, rows)
 	}
+	packed = msgp.AppendInt(packed, bit(rows != nil && sameRows(rows, first.items.all)))
 	packed = msgp.AppendInt(packed, data)
 	packed = msgp.AppendInt(packed, log)
 	packed = msgp.AppendInt(packed, len(group))

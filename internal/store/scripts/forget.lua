@@ -18,10 +18,9 @@ local function forget_log(key)
     local offset = string.match(field, ':(%d+)$')
     if offset and tonumber(offset) < committed and #fields < LIMIT.keys then fields[#fields + 1] = field end
   end
-  if #fields == 0 then return end
   local floor = tonumber(call('HGET', key, 'floor') or 0)
-  call('HSET', key, 'floor', string.format('%.0f', math.max(floor, committed)))
-  dropped = dropped + call('HDEL', key, unpack(fields))
+  if committed > floor then call('HSET', key, 'floor', string.format('%.0f', committed)) end
+  if #fields > 0 then dropped = dropped + call('HDEL', key, unpack(fields)) end
 end
 
 local function forget_customer(key, text)

@@ -27,6 +27,9 @@ local call, min, max, match, tonumber, KEYS = redis.call, math.min, math.max, st
 local a = values_of(ARGV[1]) -- HEAD, STEP, ...
 local now, source, committed, rows = a[HEAD.now], a[HEAD.source], a[HEAD.committed], a[HEAD.rows]
 local at -- the place before the STEP at hand
+-- Whether the step at hand may still ask to be sent again (NEEDS_MORE): it has changed nothing yet but what is
+-- worth keeping.
+local resumable
 
 -- What a step raises that needs rows; or that must be sent again, after what is worth keeping was done for it
 -- and nothing else. Anything else that is raised is a failure.
@@ -56,7 +59,7 @@ local function readable(key, text)
   if not text then text = call('GET', key) end
   if not text or text == '' then return false end -- '': what was removed, until its key is
   local v = values_of(text)
-  if v[C.format] ~= LIMIT.format then error('what ' .. key .. ' holds was not written by this version of Tollgate') end
+  if v[C.format] ~= LIMIT.format then error('user_script:0: what a key holds was not written by this version of Tollgate') end
   return v
 end
 
@@ -153,7 +156,6 @@ local function collect(c, writes)
   if c.new then keep_entries(c) end
   writes[n + 1], writes[n + 2] = c.key, text_of_owner(c)
   if c.new then log_entries(c) end
-  if not exists(c) then expire_key(c, c.key, GHOST.ms) end
 end
 
 -- Removes keys, but those that were written with something.
@@ -182,6 +184,7 @@ local function take_steps(take)
       c = ok and opened or { failed = opened }
       customers[place] = c
     end
+    resumable = true
     if c.more then
       replies[i] = RETRY.more
     elseif not c.failed then
@@ -214,6 +217,7 @@ local function take_steps(take)
       if c.expires then
         for i = 1, #c.expires, 2 do call('PEXPIRE', c.expires[i], c.expires[i + 1]) end
       end
+      if c.v and not exists(c) and (c.changed or c.replayed) then call('PEXPIRE', c.key, GHOST.ms) end
       if c.drops then remove(c.drops, writes) end
     end
   end

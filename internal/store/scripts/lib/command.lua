@@ -71,30 +71,20 @@ local function put_id(c, number, id)
   put_key(c, c.key .. ':d:' .. chunk, text_of(ids))
 end
 
-local function copy_of(value)
-  if type(value) ~= 'table' then return value end
-  local copy = {}
-  for i = 1, #value do copy[i] = copy_of(value[i]) end
-  return copy
-end
-
 -- The state of a customer before a command, and the way back to it.
 local function checkpoint(c)
   local v, changed, owners = copy_of(c.v), c.changed, {}
-  for id, owner in pairs(c.owners or {}) do owners[id] = owner and { { unpack(owner.v) }, owner.changed } end
+  for id, owner in pairs(c.owners or {}) do owners[id] = owner and { owner, { unpack(owner.v) }, owner.changed } end
   local writes, drops, expires = #(c.writes or {}), #(c.drops or {}), #(c.expires or {})
   local profile = c.profile and { unpack(c.profile) }
   local chunks = {}
   for n, text in pairs(c.chunks or {}) do chunks[n] = text end
   return function()
     c.v, c.changed, c.pools, c.chunks, c.profile = v, changed, {}, chunks, profile
-    for id, owner in pairs(c.owners or {}) do
+    for id in pairs(c.owners or {}) do
       local before = owners[id]
-      if owner and before then
-        owner.v, owner.changed, owner.pools = before[1], before[2], {}
-      elseif before == nil then
-        c.owners[id] = nil -- it is read again
-      end
+      c.owners[id] = before and before[1] -- nil: it is read again
+      if before then before[1].v, before[1].changed, before[1].pools = before[2], before[3], {} end
     end
     for list, n in pairs({ [c.writes or {}] = writes, [c.drops or {}] = drops, [c.expires or {}] = expires }) do
       for i = #list, n + 1, -1 do list[i] = nil end
@@ -109,18 +99,18 @@ local function take_command(c)
   local kind = a[at + STEP.kind]
   if exists(c) then
     run_job(c)
+    for _, shared in ipairs(c.v[C.shared]) do walk_if_due(c, shared) end
     if is_job_of_record(c) then
+      resumable = false
+      local snapshots = snapshots_of(all_views(c))
       c.v[C.job] = {}
-      local owner = owner_asked(c)
-      return finish(c, outcome_of(snapshots_of(all_views(c, owner ~= c and owner or nil)), NOTHING, NOTHING), true)
+      return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
     end
   end
   if not refusal and kind ~= 'customer.put' and not exists(c) then refusal = 'customer_not_found' end
   if refusal then return finish(c, failure_of(refusal), false) end
-  if exists(c) then
-    for _, shared in ipairs(c.v[C.shared]) do walk_if_due(c, shared) end
-  end
   local undo = checkpoint(c)
+  resumable = false
   local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[at + STEP.args])))
   if not snapshots then
     local code, shown, refused = events, extra, changed

@@ -172,10 +172,11 @@ local HEAD = {
   source = 3,    -- the topic partition of the records (store.Source)
   committed = 4, -- offset up to which it is committed
   rows = 5,      -- packed list of {plan id, I}: the catalogue's items of today; false where they were not sent
-  data = 6,      -- how many of KEYS, the first, hold what steps read
-  log = 7,       -- place in KEYS of the log of the source, 0: there is none (ledger.lua)
-  steps = 8,     -- how many steps follow
-  size = 8,
+  all_rows = 6,  -- 1: these are all rows, not only those of the features that are checked
+  data = 7,      -- how many of KEYS, the first, hold what steps read
+  log = 8,       -- place in KEYS of the log of the source, 0: there is none (ledger.lua)
+  steps = 9,     -- how many steps follow
+  size = 9,
 }
 local STEP = {
   key = 1,       -- of the customer

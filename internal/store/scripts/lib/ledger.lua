@@ -7,8 +7,8 @@
 -- what the record changed. Outcomes are in the log of the source, a hash:
 --   floor              offset below which all is committed and forgotten
 --   writes             how often it was written
---   <write>:<offset>   formats.entry of the records that one call decided, one after the other; the highest
---                      of their offsets
+--   <write>:<lowest>:<highest>  formats.entry of the records that one call decided, one after the other, and the
+--                      lowest and highest of their offsets
 -- The log is written before the customers' values. Without a log (in a Cluster, where it would lie on another
 -- node) floor and entries are in the customer's value.
 --
@@ -20,12 +20,13 @@ local STALE = {}
 
 local log = a[HEAD.log] > 0 and KEYS[a[HEAD.log]]
 local log_floor, log_writes
+local floor_rose = false
 if log then
   local head = call('HMGET', log, 'floor', 'writes')
   log_floor, log_writes = tonumber(head[1] or 0), tonumber(head[2] or 0)
 end
 local log_index -- of all entries of the log, once they were needed
-local new_entries, highest = {}, -1 -- for the log
+local new_entries, lowest, highest = {}, math.huge, -1 -- for the log
 
 -- Finds the ledger of the call's source among a customer's: c.ledger is the place before it, false if
 -- there is none.
@@ -47,6 +48,16 @@ local function index_entries(index, entries)
   end
 end
 
+-- The lowest and the highest offset of the records of this call.
+local function offsets_of_call()
+  local place, from, to = HEAD.size, math.huge, -1
+  for _ = 1, a[HEAD.steps] do
+    local offset = a[place + STEP.offset]
+    from, to, place = min(from, offset), max(to, offset), place + STEP.size + a[place + STEP.needs]
+  end
+  return from, to
+end
+
 -- The outcomes that are kept for a customer, by offset: {timestamp, outcome}. Those of this call are not
 -- among them: no record is in it twice.
 local function index_of(c)
@@ -57,13 +68,16 @@ local function index_of(c)
   end
   if not log_index then
     log_index = {}
-    local all, written = call('HGETALL', log), {}
-    for i = 1, #all, 2 do
-      local write = match(all[i], '^(%d+):')
-      if write then written[#written + 1] = { tonumber(write), all[i + 1] } end
+    local from, to = offsets_of_call()
+    local written = {}
+    for _, field in ipairs(call('HKEYS', log)) do
+      local write, lowest_offset, highest_offset = match(field, '^(%d+):(%d+):(%d+)$')
+      if write and tonumber(lowest_offset) <= to and tonumber(highest_offset) >= from then
+        written[#written + 1] = { tonumber(write), field }
+      end
     end
     table.sort(written, function(x, y) return x[1] < y[1] end)
-    for _, one in ipairs(written) do index_entries(log_index, one[2]) end
+    for _, one in ipairs(written) do index_entries(log_index, call('HGET', log, one[2])) end
   end
   return log_index
 end
@@ -104,6 +118,7 @@ local function remember(c, outcome)
   local entry = struct_pack(formats.entry, offset, a[at + STEP.timestamp], #outcome, outcome)
   local new = c.new
   if new then new[#new + 1] = entry else c.new = { entry } end
+  c.first_new = min(c.first_new or offset, offset)
   if offset > l[base + L.last] then l[base + L.last] = offset end
   c.changed = true
 end
@@ -124,21 +139,22 @@ log_entries = function(c)
   if not log then return end
   local n, new = #new_entries, c.new
   for i = 1, #new do new_entries[n + i] = new[i] end
-  highest = max(highest, c.v[C.ledgers][c.ledger + L.last])
+  lowest, highest = min(lowest, c.first_new), max(highest, c.v[C.ledgers][c.ledger + L.last])
 end
 
 -- Writes the new entries, and raises the floor to what is committed.
 write_log = function()
   if log and #new_entries > 0 then
+    floor_rose = committed > log_floor
     log_floor = max(log_floor, committed)
     call('HSET', log, 'floor', log_floor, 'writes', log_writes + 1,
-      string.format('%.0f:%.0f', log_writes + 1, highest), table.concat(new_entries))
+      string.format('%.0f:%.0f:%.0f', log_writes + 1, lowest, highest), table.concat(new_entries))
   end
 end
 
 -- Drops the entries below the floor.
 trim_log = function()
-  if not log or #new_entries == 0 then return end
+  if not floor_rose then return end
   local dropped = {}
   for _, field in ipairs(call('HKEYS', log)) do
     local offset = match(field, ':(%d+)$')

@@ -20,7 +20,7 @@ local function begin(c)
       -- What failed the first time may be the end that keys were to have.
       local place = idempotency_key()
       if place > 0 and seen ~= STALE then expire_key(c, KEYS[place], a[HEAD.window]) end
-      if not exists(c) and c.v then expire_key(c, c.key, GHOST.ms) end
+      c.replayed = true
       return seen
     end
   end

@@ -249,11 +249,22 @@ local function change_all(c, owner, removed, plan, again, started, kept_features
   return nil, true
 end
 
--- Goes on with the customer's job, LIMIT.visits entities at a time. What does not fit an entity (too many balances,
--- an amount that passes what fits) is left out for that entity.
+-- Does a job for one entity. If what it brings does not fit there (too many balances, an amount that passes what
+-- fits), the entity only loses what the plan that was detached gave it.
+local function do_job(c, job, plan, entity)
+  local v, shared = copy_of(entity.v), copy_of(c.v[C.shared])
+  local removed, kept_features, scope = job[JOB.removed], job[JOB.kept_features], { entity }
+  if change_scope(c, c, removed, plan, job[JOB.again] == 1, job[JOB.started], kept_features, scope) then
+    entity.v, entity.pools, c.v[C.shared] = v, {}, shared
+    if removed ~= '' then remove_balances(c, c, removed, NOTHING, scope) end
+  end
+end
+
+-- Goes on with the customer's job, LIMIT.visits entities at a time.
 run_job = function(c)
   local job = c.v[C.job]
   if #job == 0 or job[JOB.next] < 0 then return end
+  if a[HEAD.all_rows] == 0 then error(NEEDS_ROWS) end -- it may concern any feature
   c.changed = true
   local plan = #job[JOB.plan] > 0 and job[JOB.plan] or nil
   for _ = 1, LIMIT.visits do
@@ -262,7 +273,7 @@ run_job = function(c)
       return
     end
     local entity = entity_by_number(c, job[JOB.next])
-    if entity then change_scope(c, c, job[JOB.removed], plan, job[JOB.again] == 1, job[JOB.started], job[JOB.kept_features], { entity }) end
+    if entity then do_job(c, job, plan, entity) end
     job[JOB.next] = job[JOB.next] + 1
   end
   error(NEEDS_MORE)

@@ -173,12 +173,13 @@ local function each_entity(c, visit)
   end
 end
 
--- Applies what is due of the shared balances of a feature, LIMIT.visits entities at a time.
+-- Applies what is due of the shared balances of a feature, LIMIT.visits entities at a time if the step can be
+-- sent again.
 local function walk_shared(c, shared)
   local feature, next_number = shared[SHARED.feature], c.v[C.entities][1]
   if shared[SHARED.walk] < 0 then shared[SHARED.walk], shared[SHARED.walk_due] = c.v[C.entities][3], 0 end
   c.changed = true
-  for _ = 1, LIMIT.visits do
+  for _ = 1, resumable and LIMIT.visits or math.huge do
     local number = shared[SHARED.walk]
     if number >= next_number then
       shared[SHARED.walk], shared[SHARED.due] = -1, shared[SHARED.walk_due]
@@ -193,7 +194,7 @@ local function walk_shared(c, shared)
   error(NEEDS_MORE)
 end
 local function walk_if_due(c, shared)
-  while shared[SHARED.due] > 0 and shared[SHARED.due] <= now do walk_shared(c, shared) end
+  if shared[SHARED.due] > 0 and shared[SHARED.due] <= now then walk_shared(c, shared) end
 end
 
 -- The view of a feature that the customer, or one of its entities, has. Of shared balances of many entities
@@ -240,7 +241,7 @@ local function shared_left(p) return p and p.added[3] or 0 end
 local function load_for(view, need)
   local shared, c = view.shared, view.customer
   if not shared then return end
-  if need < 0 or shared[SHARED.rolling] + shared[SHARED.overage] + shared[SHARED.unlimited] > 0 then return load_all(view) end
+  if not resumable or need < 0 or shared[SHARED.rolling] + shared[SHARED.overage] + shared[SHARED.unlimited] > 0 then return load_all(view) end
   for n = 1, #view.parts do
     local s = view.parts[n].s
     for i = POOL.base, #s - 1, B.size do need = need - s[i + B.included_left] - s[i + B.prepaid_left] end
@@ -248,6 +249,7 @@ local function load_for(view, need)
       for i = POOL.base, #s - 1, B.size do need = need - rollovers_left(s[i + B.rollovers]) end
     end
   end
+  need = min(need, sum_at(shared, SHARED.remaining)) -- there is no more
   local holes, kept, parts = shared[SHARED.holes], {}, {}
   local function look_at(number)
     local entity = entity_by_number(c, number)
