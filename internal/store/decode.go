@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -110,7 +111,14 @@ func (d *decoder) interval() balance.Interval {
 }
 
 // sum reads a sum of the scripts: as two numbers, see new_sum in scripts/lib/choose.lua.
-func (d *decoder) sum() int64 { return d.int()*1_000_000 + d.int() }
+// What passes an int64 is shown as its largest.
+func (d *decoder) sum() int64 {
+	millions, rest := d.int(), d.int()
+	if millions >= math.MaxInt64/1_000_000 {
+		return math.MaxInt64
+	}
+	return millions*1_000_000 + rest
+}
 
 var (
 	_ = inOrder("B", "included_left", "prepaid_left", "over", "from_rollovers", "included", "prepaid", "resets", "expires",

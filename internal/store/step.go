@@ -97,13 +97,16 @@ var (
 		"entity", "kind", "refusal", "args", "needs")
 )
 
+// exactInLua are the bits of an integer that a number of Lua has room for.
+const exactInLua = 1<<53 - 1
+
 // appendStep packs a STEP; the keys are places in KEYS.
 func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) []byte {
 	dst = msgp.AppendInt(dst, key)
 	dst = msgp.AppendInt(dst, entityKey)
 	dst = msgp.AppendInt(dst, answerKey)
 	dst = msgp.AppendInt64(dst, c.step.Origin.Offset)
-	dst = msgp.AppendInt64(dst, c.step.Origin.TimestampMs)
+	dst = msgp.AppendInt64(dst, c.step.Origin.TimestampMs&exactInLua) // it only tells records apart
 	dst = msgp.AppendInt(dst, bit(c.step.Remember))
 	dst = msgp.AppendInt64(dst, c.step.DeadlineMs)
 	dst = msgp.AppendStringFromBytes(dst, c.step.Question)

@@ -17,5 +17,6 @@ commands['customer.delete'] = function(c)
   end
   c.v = { LIMIT.format, '', 0, {}, {}, '', c.v[C.ledgers], {} }
   c.changed, c.pools, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil
+  put_key(c, c.key .. ':p', '') -- who it was is gone with this, whatever becomes of the removal behind it
   return NOTHING, NOTHING, NOTHING, true
 end

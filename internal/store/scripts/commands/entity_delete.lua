@@ -21,6 +21,11 @@ commands['entity.delete'] = function(c, expected, seats)
     if first == number or (ids_of_chunk(c, math.floor(first / DIRECTORY.size))[first % DIRECTORY.size + 2] or '') ~= '' then break end
     first = first + 1
   end
+  -- Chunks of the directory below the first entity have nothing in them.
+  for chunk = math.floor(c.v[C.entities][3] / DIRECTORY.size), math.floor(first / DIRECTORY.size) - 1 do
+    put_key(c, c.key .. ':d:' .. chunk, '')
+    drop_key(c, c.key .. ':d:' .. chunk)
+  end
   c.v[C.entities], c.changed = { number, live - 1, first }, true
   c.owners[id] = false
   put_key(c, entity.key, '') -- it is gone with this, whatever becomes of the removal behind it

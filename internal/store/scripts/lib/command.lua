@@ -54,7 +54,7 @@ end
 local function profile_of(c)
   if not c.profile then
     local text = call('GET', c.key .. ':p')
-    local profile = text and values_of(text)
+    local profile = text and text ~= '' and values_of(text)
     c.profile = profile and profile[PROFILE.life] == c.v[C.life] and profile or { c.v[C.life], '', '', '' }
   end
   return c.profile

@@ -113,6 +113,9 @@ local SHARED = {
   resets = 23,   -- list: when balances reset, and how many at that time, and so on
 }
 
+-- What one entity adds to SHARED.balances to SHARED.rolling, in their order.
+local ADDS = { balances = 1, granted = 2, remaining = 4, usage = 6, open = 8, max = 10, overage = 12, unbounded = 13, unlimited = 14, rolling = 15 }
+
 -- What a customer has of a ledger (ledger.lua).
 local L = {
   source = 1,  -- the topic partition and its lifetime (store.Source)

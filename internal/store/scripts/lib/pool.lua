@@ -150,7 +150,7 @@ local function ids_of_chunk(c, chunk)
   local ids = c.chunks[chunk]
   if not ids then
     local text = call('GET', c.key .. ':d:' .. chunk)
-    ids = text and values_of(text) or { c.v[C.life] }
+    ids = text and text ~= '' and values_of(text) or { c.v[C.life] }
     if ids[1] ~= c.v[C.life] then ids = { c.v[C.life] } end
     c.chunks[chunk] = ids
   end
@@ -235,7 +235,7 @@ load_all = function(view)
 end
 
 -- What is left of the shared balances of a pool.
-local function shared_left(p) return p and p.added[3] or 0 end
+local function shared_left(p) return p and sum_at(p.added, ADDS.remaining) or 0 end
 
 -- Gets the parts of those entities that need is drawn from. It may have to be sent again.
 local function load_for(view, need)

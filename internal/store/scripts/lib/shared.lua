@@ -22,34 +22,46 @@ local function shared_of(c, feature)
   end
 end
 
--- What a pool of an entity adds: numbers in the order of SHARED.balances to SHARED.rolling, sums as one
--- number; and when its shared balances reset.
+-- Adds a difference of two sums to a sum.
+local function add_difference(list, place, millions, rest)
+  millions, rest = list[place] + millions, list[place + 1] + rest
+  if rest >= 1000000 then millions, rest = millions + 1, rest - 1000000 elseif rest < 0 then millions, rest = millions - 1, rest + 1000000 end
+  list[place], list[place + 1] = millions, rest
+end
+
+-- What a pool of an entity adds: what SHARED.balances to SHARED.rolling are the sums of, in their order; and when
+-- its shared balances reset.
 local function contribution_of(s)
-  local balances, granted, remaining, usage, open, most, overage, unbounded, unlimited, rolling = 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-  local resets = {}
+  local out = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {} }
+  local resets = out.resets
   for i = POOL.base, #s - 1, B.size do
     local flags = s[i + B.flags]
     if flags % FLAG.overage >= FLAG.shared then
-      local left, over = s[i + B.included_left] + s[i + B.prepaid_left], s[i + B.over]
-      balances, granted = balances + 1, granted + s[i + B.included] + s[i + B.prepaid]
-      usage = usage + s[i + B.included] + s[i + B.prepaid] - left + over + s[i + B.from_rollovers]
-      if s[i + B.rollovers] ~= '' then left, rolling = left + rollovers_left(s[i + B.rollovers]), rolling + 1 end
-      remaining = remaining + left
+      local granted, left, over = s[i + B.included] + s[i + B.prepaid], s[i + B.included_left] + s[i + B.prepaid_left], s[i + B.over]
+      out[ADDS.balances] = out[ADDS.balances] + 1
+      add_to(out, ADDS.granted, granted)
+      add_to(out, ADDS.remaining, left)
+      add_to(out, ADDS.usage, granted - left + over + s[i + B.from_rollovers])
+      if s[i + B.rollovers] ~= '' then
+        out[ADDS.rolling] = out[ADDS.rolling] + 1
+        add_to(out, ADDS.remaining, rollovers_left(s[i + B.rollovers]))
+      end
       if flags >= FLAG.overage then
-        overage = overage + 1
+        out[ADDS.overage] = out[ADDS.overage] + 1
         if s[i + B.max] < 0 then
-          unbounded = unbounded + 1
+          out[ADDS.unbounded] = out[ADDS.unbounded] + 1
         else
-          open, most = open + max(0, s[i + B.max] - over), most + s[i + B.max]
+          add_to(out, ADDS.open, max(0, s[i + B.max] - over))
+          add_to(out, ADDS.max, s[i + B.max])
         end
       end
-      unlimited = unlimited + flags % 2
+      out[ADDS.unlimited] = out[ADDS.unlimited] + flags % 2
       resets[#resets + 1] = s[i + B.resets]
     end
   end
-  return { balances, granted, remaining, usage, open, most, overage, unbounded, unlimited, rolling, resets = resets }
+  return out
 end
-local NO_CONTRIBUTION = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {} }
+local NO_CONTRIBUTION = contribution_of({ 0 })
 
 -- Counts the balances that reset at a time.
 local function count_reset(shared, time, by)
@@ -116,11 +128,15 @@ sum_up = function(entity, feature, before, s, only_look)
     end
     return after
   end
-  shared[SHARED.balances] = shared[SHARED.balances] + after[1] - before[1]
-  for n = 2, 6 do
-    if after[n] ~= before[n] then add_to(shared, SHARED.granted + 2 * (n - 2), after[n] - before[n]) end
+  shared[SHARED.balances] = shared[SHARED.balances] + after[ADDS.balances] - before[ADDS.balances]
+  for place = ADDS.granted, ADDS.max, 2 do
+    local millions, rest = after[place] - before[place], after[place + 1] - before[place + 1]
+    if millions ~= 0 or rest ~= 0 then add_difference(shared, SHARED.balances - 1 + place, millions, rest) end
   end
-  for n = 7, 10 do shared[SHARED.overage + n - 7] = shared[SHARED.overage + n - 7] + after[n] - before[n] end
+  for place = ADDS.overage, ADDS.rolling do
+    local n = SHARED.balances - 1 + place
+    shared[n] = shared[n] + after[place] - before[place]
+  end
   for n = 1, max(#before.resets, #after.resets) do
     if before.resets[n] ~= after.resets[n] then
       if before.resets[n] then count_reset(shared, before.resets[n], -1) end
@@ -133,6 +149,6 @@ sum_up = function(entity, feature, before, s, only_look)
     shared[SHARED.walk_due] = due
   end
   local number = entity.v[E.number]
-  if after[3] > 0 and number < shared[SHARED.cursor] then add_hole(shared, number) end
+  if sum_at(after, ADDS.remaining) > 0 and number < shared[SHARED.cursor] then add_hole(shared, number) end
   return after
 end
