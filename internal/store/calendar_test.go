@@ -156,7 +156,7 @@ func drawChanges(t *rapid.T) ([]*walked, []calendarCommand) {
 	between := func(name string, from, to int64) int64 { return rapid.Int64Range(from, to).Draw(t, name) }
 	const day = int64(24 * 60 * 60 * 1000)
 
-	unit, count := int(of("unit", minuteUnit, hourUnit, hourUnit, dayUnit, dayUnit, monthUnit)), 1
+	unit := int(of("unit", minuteUnit, hourUnit, hourUnit, dayUnit, dayUnit, monthUnit))
 	drawCount := func() int {
 		switch unit {
 		case minuteUnit:
@@ -168,7 +168,7 @@ func drawChanges(t *rapid.T) ([]*walked, []calendarCommand) {
 		}
 		return int(of("count", 1, 1, 2))
 	}
-	count = drawCount()
+	count := drawCount()
 	drawRule := func() rule {
 		r := rule{included: of("included", 1, 1, 2, 5), unit: unit, count: count, max: unbounded, rolloverMonths: int(of("months", 0, 1, 1, 1, 2, 3, 12))}
 		if of("other period", 0, 0, 0, 1) == 1 {
