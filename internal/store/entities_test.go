@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"testing"
@@ -124,5 +125,50 @@ func TestResetsOfManyEntitiesAreAppliedInBoundedSteps(t *testing.T) {
 	got := f.outcome(f.run(again(check))[0])
 	if want := int64(10*entities - 1); got.Pool.Remaining() != want {
 		t.Errorf("%d left, want %d", got.Pool.Remaining(), want)
+	}
+}
+
+// TestSumsOfSharedBalancesAreExact is a regression: what one entity adds was a double, which counts no unit beyond
+// 2^53.
+func TestSumsOfSharedBalancesAreExact(t *testing.T) {
+	const entities, each = 150, balance.MaxUnits
+	f := newFixture(t)
+	plan := planOfSeats("team", each)
+	second := plan.Items[0]
+	second.Number = 2
+	plan.Items = append(plan.Items, second)
+	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats}, []balance.Plan{plan})
+	f.items = NewItems(catalog)
+	f.run(f.store.PlanAttach(f.step(), f.items, catalog.Plan("team"), nil, time.Time{}, 0))
+	var calls []Call
+	for n := range entities {
+		step := f.step()
+		step.Entity = fmt.Sprint("e", n)
+		calls = append(calls, f.store.EntityCreate(step, f.items, "seats", "", []Need{{FeatureID: "seats", Units: 1}}))
+	}
+	f.run(calls...)
+	for used := int64(1); used <= 5; used++ {
+		step := f.step()
+		step.Entity = "e7"
+		f.run(f.store.Check(&Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 1}}, Deduct: true}, f.items))
+		const granted = 10 + 2*entities*each
+		if got := f.outcome(f.run(f.check(0, false))[0]).Pool.Sum(); got.Usage != used || got.Remaining != granted-used || got.Granted != granted {
+			t.Errorf("after %d units: %+v", used, got)
+		}
+	}
+}
+
+// TestTimestampsOfAnySizeTellRecordsApart is a regression: the largest came back as another from Lua, and the record
+// was taken for a new one.
+func TestTimestampsOfAnySizeTellRecordsApart(t *testing.T) {
+	f := newFixture(t)
+	for _, timestampMs := range []int64{math.MinInt64, -1, 0, 1 << 53, math.MaxInt64 - 1, math.MaxInt64} {
+		step := f.step()
+		step.Origin.TimestampMs = timestampMs
+		call := f.store.Check(&Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 1}}, Deduct: true}, f.items)
+		first := f.outcome(f.run(call)[0]).Pool.Remaining()
+		if reply := f.run(again(call))[0]; !reply.Replayed || f.left() != first {
+			t.Errorf("timestamp %d: %d left, then %d", timestampMs, first, f.left())
+		}
 	}
 }
