@@ -96,7 +96,7 @@ func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	if mark := r.unsigned(1); mark != markDecided {
 		r.fail(fmt.Errorf("mark %d", mark))
 	}
-	code := r.text(1)
+	code := r.text(2) // an error's with its message
 	if out.Code = balance.Code(code); out.Code.IsError() {
 		out.Error = balance.ParseError(string(code))
 		out.Code = out.Error.Code

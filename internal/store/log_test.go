@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -136,5 +137,20 @@ func TestUsageOfSeveralFeaturesIsTakenOnce(t *testing.T) {
 	pool := f.outcome(f.run(f.store.Check(check, f.items))[0]).Pool
 	if usage := pool.Sum().Usage; usage != 351 || f.left() != 0 {
 		t.Errorf("%d seats are used, want 351; %d of m left", usage, f.left())
+	}
+}
+
+// TestALongRefusalIsReadAsAWhole is a regression: its length was one byte.
+func TestALongRefusalIsReadAsAWhole(t *testing.T) {
+	f := newFixture(t)
+	for _, length := range []int{10, 255, 256, 5000} {
+		step := f.step()
+		step.Refusal = &balance.Error{Code: balance.InvalidRequest, Message: strings.Repeat("x", length)}
+		call := f.store.Check(&Check{Step: step, FeatureID: "m", Needs: []Need{{FeatureID: "m", Units: 1}}, Deduct: true}, f.items)
+		for range 2 {
+			if got := f.outcome(f.run(again(call))[0]); got.Error == nil || got.Error.Message != step.Refusal.Message {
+				t.Errorf("of %d bytes came %+v", length, got.Error)
+			}
+		}
 	}
 }

@@ -102,6 +102,9 @@ func (f *fixture) left() int64 {
 // again is a call as it was before it was sent.
 func again(call Call) Call {
 	call.alone, call.failed, call.wantsRows, call.refusal = false, false, false, ""
+	if call.step.Refusal != nil {
+		call.refusal = call.step.Refusal.Error()
+	}
 	return call
 }
 

@@ -253,7 +253,7 @@ local formats = {
   repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome
   -- the outcome of a check: mark, code, now, need, feature, amount, SNAPSHOT.whole, packed {totals, flag, plans} or '',
   -- how many parts and lines there are; then these
-  check = '>BBc0I7i8I2c0i8i4I4c0I4I4',
+  check = '>BI2c0I7i8I2c0i8i4I4c0I4I4',
   part = '>I2c0I4c0',        -- entity, pool
   line = '>I4I2i8B',         -- part, balance, amount, kind
 }

@@ -272,8 +272,9 @@ run_job = function(c)
       c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
       return
     end
-    local entity = entity_by_number(c, job[JOB.next])
-    if entity then do_job(c, job, plan, entity) end
+    -- An entity that cannot be read fails by itself, whenever it is asked for.
+    local readable_entity, entity = pcall(entity_by_number, c, job[JOB.next])
+    if readable_entity and entity then do_job(c, job, plan, entity) end
     job[JOB.next] = job[JOB.next] + 1
   end
   error(NEEDS_MORE)
