@@ -24,10 +24,16 @@ func planOfSeats(id string, each int64) balance.Plan {
 // newCrowd is a fixture whose customer has the plan team and so many entities, with 10 of m each.
 func newCrowd(t *testing.T, entities int) (*fixture, *balance.Catalog) {
 	t.Helper()
+	return newCrowdOn(t, entities, planOfSeats("team", 10), planOfSeats("large", 20))
+}
+
+// newCrowdOn is a fixture whose customer has the first of the plans, and so many entities.
+func newCrowdOn(t *testing.T, entities int, plans ...balance.Plan) (*fixture, *balance.Catalog) {
+	t.Helper()
 	f := newFixture(t)
-	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats}, []balance.Plan{planOfSeats("team", 10), planOfSeats("large", 20)})
+	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats}, plans)
 	f.items = NewItems(catalog)
-	f.run(f.store.PlanAttach(f.step(), f.items, catalog.Plan("team"), nil, time.Time{}, 0))
+	f.run(f.store.PlanAttach(f.step(), f.items, &catalog.Plans[0], nil, time.Time{}, 0))
 	var calls []Call
 	for n := range entities {
 		step := f.step()
@@ -132,21 +138,11 @@ func TestResetsOfManyEntitiesAreAppliedInBoundedSteps(t *testing.T) {
 // 2^53.
 func TestSumsOfSharedBalancesAreExact(t *testing.T) {
 	const entities, each = 150, balance.MaxUnits
-	f := newFixture(t)
 	plan := planOfSeats("team", each)
 	second := plan.Items[0]
 	second.Number = 2
 	plan.Items = append(plan.Items, second)
-	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats}, []balance.Plan{plan})
-	f.items = NewItems(catalog)
-	f.run(f.store.PlanAttach(f.step(), f.items, catalog.Plan("team"), nil, time.Time{}, 0))
-	var calls []Call
-	for n := range entities {
-		step := f.step()
-		step.Entity = fmt.Sprint("e", n)
-		calls = append(calls, f.store.EntityCreate(step, f.items, "seats", "", []Need{{FeatureID: "seats", Units: 1}}))
-	}
-	f.run(calls...)
+	f, _ := newCrowdOn(t, entities, plan)
 	for used := int64(1); used <= 5; used++ {
 		step := f.step()
 		step.Entity = "e7"
