@@ -137,21 +137,22 @@ func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
 		result.Preview = c.rules.catalog.NewPreview(c.feature, outcome.Pool != nil, outcome.Plans)
 	}
 	c.engine.observer.Checked(result)
-	records := make([]kafka.Message, 0, 2)
-	if len(outcome.Deductions) == 0 {
-		return append(records, result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)), nil
-	}
-	if outcome.Repeats {
+	deducted := len(outcome.Deductions) > 0
+	switch {
+	case deducted && outcome.Repeats:
 		result.EventID = string(outcome.Memo)
-		return append(records, result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)), nil
+	case deducted:
+		result.EventID = wire.EventID(c.record, 0)
 	}
-	result.EventID = wire.EventID(c.record, 0)
+	records := append(make([]kafka.Message, 0, 2), result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key))
+	if !deducted || outcome.Repeats {
+		return records, nil
+	}
 	event := &wire.Event{
 		ID: result.EventID, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: c.EntityID,
 		Feature: c.feature, Value: c.units, Properties: c.Properties,
 		Pool: outcome.Pool, PoolValue: outcome.Amount, Deductions: outcome.Deductions, EvaluatedMs: outcome.EvaluatedMs,
 	}
 	c.engine.observer.UsageEvent()
-	return append(records, result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key),
-		event.Encode(c.rules.catalog, c.engine.options.Topics.UsageEvents, &c.headers)), nil
+	return append(records, event.Encode(c.rules.catalog, c.engine.options.Topics.UsageEvents, &c.headers)), nil
 }

@@ -6,13 +6,7 @@ import "fmt"
 // lengths. The first error sticks, and what is read after it is zero.
 type binaryReader struct {
 	rest []byte
-	err  error
-}
-
-func (b *binaryReader) fail(err error) {
-	if b.err == nil && err != nil {
-		b.err = fmt.Errorf("%w: %w", errOutcome, err)
-	}
+	sticky
 }
 
 // more says whether anything is left.

@@ -149,7 +149,7 @@ func packCatalog(catalog map[string]rule) []byte {
 	var rows [][]byte
 	for plan, r := range catalog {
 		row := msgp.AppendString(msgp.AppendArrayHeader(nil, 2), plan)
-		row = append(row, packValues(feature, 1, r.included, r.unlimited, r.overage, r.max, r.unit, r.count, r.rolloverMax, r.rolloverMonths, "", 0, 0, 0)...)
+		row = append(row, packValues(feature, 1, r.included, r.unlimited, r.overage, r.max, r.unit, r.count, r.rolloverMax, r.rolloverMonths, "", 0, 0)...)
 		rows = append(rows, row)
 	}
 	return packList(rows)

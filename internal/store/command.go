@@ -229,7 +229,7 @@ func ReadCommandOutcome(reply Reply) (*CommandOutcome, error) {
 }
 
 var (
-	_ = inOrder("P", "id", "group", "rank", "started", "bought", "one_off", "times")
+	_ = inOrder("P", "id", "group", "rank", "started", "bought", "times")
 	_ = inOrder("F", "feature", "plan", "expires")
 )
 

@@ -10,16 +10,12 @@ import (
 	"tollgate/internal/balance"
 )
 
-// Marks of an outcome: MARK of scripts/lib/outcome.lua.
-const (
-	markDecided = iota
-	markRepeated
-)
+var markDecided, markRepeated = number("MARK", "decided"), number("MARK", "repeated")
 
 // open is the outcome of a reply, that of the first request where an idempotency key is repeated, with
 // the first request's memo.
 func open(reply Reply) (outcome []byte, repeats bool, memo []byte, err error) {
-	if len(reply.outcome) == 0 || reply.outcome[0] != markRepeated {
+	if len(reply.outcome) == 0 || int64(reply.outcome[0]) != markRepeated {
 		return reply.outcome, false, nil, nil
 	}
 	b := binaryReader{rest: reply.outcome[1:]}
@@ -34,12 +30,15 @@ var errOutcome = errors.New("malformed outcome")
 // what is read after it is zero.
 type decoder struct {
 	rest []byte
-	err  error
+	sticky
 }
 
-func (d *decoder) fail(err error) {
-	if d.err == nil && err != nil {
-		d.err = fmt.Errorf("%w: %w", errOutcome, err)
+// sticky keeps the first error.
+type sticky struct{ err error }
+
+func (s *sticky) fail(err error) {
+	if s.err == nil && err != nil {
+		s.err = fmt.Errorf("%w: %w", errOutcome, err)
 	}
 }
 

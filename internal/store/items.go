@@ -17,10 +17,7 @@ type Items struct {
 	catalog   *balance.Catalog
 }
 
-const (
-	rankMain  = 0
-	rankAddOn = 1
-)
+var rankMain, rankAddOn = int(number("RANK", "main")), int(number("RANK", "add_on"))
 
 // NewItems prepares a catalogue.
 func NewItems(catalog *balance.Catalog) *Items {
@@ -125,7 +122,7 @@ func intervalNumber(interval balance.Interval) int {
 
 var (
 	itemValues = uint32(inOrder("I", "feature", "number", "included", "unlimited", "overage", "max", "unit", "count", "rollover_max", "rollover_months",
-		"seats", "prepaid", "flag", "kept"))
+		"seats", "prepaid", "flag"))
 	planValues = uint32(inOrder("PLAN", "id", "group", "rank", "one_off", "items", "quantities"))
 )
 
@@ -151,8 +148,7 @@ func appendItem(dst []byte, catalog *balance.Catalog, item *balance.Item) []byte
 	dst = msgp.AppendInt(dst, rolloverMonths)
 	dst = msgp.AppendString(dst, item.PerEntity)
 	dst = msgp.AppendInt(dst, bit(prepaid))
-	dst = msgp.AppendInt(dst, bit(feature.Type == balance.Boolean))
-	return msgp.AppendInt(dst, bit(isKept(feature)))
+	return msgp.AppendInt(dst, bit(feature.Type == balance.Boolean))
 }
 
 // packPlan packs a plan (PLAN). quantities are the

@@ -3,6 +3,8 @@ package store
 import (
 	"strings"
 	"testing"
+
+	"tollgate/internal/balance"
 )
 
 // panicOf is what a function panics with, "" if it does not.
@@ -81,5 +83,23 @@ func TestGoReadsALayoutAsTheScriptsDescribeIt(t *testing.T) {
 	}
 	if got := panicOf(func() { inOrder("TYPO", "a") }); got == "" {
 		t.Error("a layout that is none is taken")
+	}
+}
+
+// TestNumbersOfTheDomainAreThoseOfTheScripts: kinds and intervals are lists in Go and tables in Lua.
+func TestNumbersOfTheDomainAreThoseOfTheScripts(t *testing.T) {
+	for i, kind := range balance.Kinds {
+		if n := number("KIND", string(kind)); n != int64(i+1) {
+			t.Errorf("%s is %d in layout.lua, %d in Go", kind, n, i+1)
+		}
+	}
+	for i, interval := range balance.Intervals {
+		name := string(interval)
+		if interval == balance.NoInterval {
+			name = "none"
+		}
+		if n := number("UNIT", name); n != int64(i) {
+			t.Errorf("%s is %d in layout.lua, %d in Go", name, n, i)
+		}
 	}
 }

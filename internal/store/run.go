@@ -182,12 +182,7 @@ func (s *Store) send(ctx context.Context, now time.Time, calls []Call, groups []
 	return again, missing, nil
 }
 
-// RETRY of scripts/lib/call.lua.
-const (
-	retryAlone = int64(iota)
-	retryRows
-	retryMore
-)
+var retryAlone, retryRows, retryMore = number("RETRY", "alone"), number("RETRY", "rows"), number("RETRY", "more")
 
 // take reads the reply to the call, and says whether it is to be sent again. It fails where the step
 // failed for a reason that passes.
@@ -248,7 +243,7 @@ func (c *Call) fail(text string, alone bool, reply *Reply) (again bool) {
 	return false
 }
 
-// passing are the states of a Redis, and of its settings, that can be mended: then it will take the
+// passing are the states of a Redis, and of its settings, that can be fixed: then it will take the
 // same script.
 var passing = regexp.MustCompile(`\b(MISCONF|OOM|READONLY|NOREPLICAS|LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|CROSSSLOT|NOPERM|NOAUTH|UNKILLABLE)\b` +
 	`|user executing the script can't|Script killed|non local key|cluster|not enough memory|unknown command|Unknown Redis command|not allowed from script|Write commands are not allowed`)

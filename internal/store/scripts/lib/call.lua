@@ -20,7 +20,6 @@
 -- Invariant: nothing is written before all steps are decided, and then everything that a customer's
 -- steps have changed, with what proves that they were taken, in one command: whatever fails, or is
 -- lost on the way, a step is in effect as a whole or not at all, and is not taken twice.
-local RETRY = { alone = 0, rows = 1, more = 2 }
 local NOTHING = {}
 local call, min, max, match, tonumber, KEYS = redis.call, math.min, math.max, string.match, tonumber, KEYS
 

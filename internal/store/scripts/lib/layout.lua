@@ -126,7 +126,7 @@ local L = {
 }
 
 -- An attached plan.
-local P = { id = 1, group = 2, rank = 3, started = 4, bought = 5, one_off = 6, times = 7 }
+local P = { id = 1, group = 2, rank = 3, started = 4, bought = 5, times = 6 }
 
 -- What was bought of a plan's prepaid item.
 local Q = { feature = 1, number = 2, quantity = 3 }
@@ -161,7 +161,6 @@ local I = {
   seats = 11,   -- per_entity: the seat feature, '' otherwise
   prepaid = 12, -- 1: adds the quantity bought
   flag = 13,    -- 1: a boolean feature
-  kept = 14,    -- 1: non-consumable, its usage moves to the plan that follows
 }
 
 -- A plan as the worker hands it over: items a list of I, quantities the units bought of each item,
@@ -243,6 +242,15 @@ local LIMIT = {
 local UNIT = { none = 0, minute = 1, hour = 2, day = 3, week = 4, month = 5, quarter = 6, semi_annual = 7, year = 8, one_off = 9 }
 
 local DIRECTORY = { size = 32 }
+
+-- Of plans and grants, as D.rank and PLAN.rank have it.
+local RANK = { main = 0, add_on = 1, standalone = 2 }
+
+-- Marks of an outcome: it was decided, or repeats what an idempotency key's first request was answered.
+local MARK = { decided = 0, repeated = 1 }
+
+-- What a call says of a step that is to be sent again (call.lua).
+local RETRY = { alone = 0, rows = 1, more = 2 }
 
 -- What is packed with struct. A length goes before each text.
 local formats = {

@@ -2,7 +2,6 @@
 -- The outcome of a step: whether it is there already, and keeping it. An outcome of a check begins with a
 -- MARK (formats.check), that of a command is a packed list (command.lua); so does what takes the place of
 -- either where a request is repeated.
-local MARK = { decided = 0, repeated = 1 } -- repeated: memo, outcome of an idempotency key's first request
 
 local function idempotency_key() return a[at + STEP.answer_key] end
 

@@ -300,10 +300,10 @@ local function attach(c, owner, plan, started, kept_features)
   end
   local removed = ''
   for _, attached in ipairs(plans) do
-    if plan[PLAN.rank] == 0 and attached[P.rank] == 0 and attached[P.group] == plan[PLAN.group] then removed = attached[P.id] end
+    if plan[PLAN.rank] == RANK.main and attached[P.rank] == RANK.main and attached[P.group] == plan[PLAN.group] then removed = attached[P.id] end
   end
   if removed ~= '' then remove_plan(owner, removed) end
-  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, {}, plan[PLAN.one_off], 1 }
+  local attached = { plan[PLAN.id], plan[PLAN.group], plan[PLAN.rank], started, {}, 1 }
   note_bought(plan, attached)
   plans, flags = plans_of(owner)
   plans[#plans + 1] = attached

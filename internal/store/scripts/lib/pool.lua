@@ -279,7 +279,6 @@ local function load_for(view, need)
     error(NEEDS_MORE)
   end
   for k = 1, #parts do add_part(view, parts[k]) end
-  view.loaded = true -- enough of shared
 end
 
 -- Visits the balances of a view's parts, in deduction order: visit(s, i, part).
