@@ -84,7 +84,7 @@ return take_steps(function(c)
   if seen then return seen end
   if refusal then return end_without_pool(c, refusal) end
   if not exists(c) then return end_without_pool(c, 'customer_not_found') end
-  if #c.v[C.job] > 0 then run_job(c) end
+  if c.v[C.job] ~= '' then run_job(c) end
   local entity, id = nil, a[at + STEP.entity]
   if id ~= '' then
     entity = entity_of(c, id, a[at + STEP.entity_key])

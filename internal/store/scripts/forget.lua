@@ -26,17 +26,15 @@ end
 local function forget_customer(key, text)
   local v = values_of(text)
   if v[C.format] ~= LIMIT.format then return end
-  local l = v[C.ledgers]
-  for base = 0, #l - L.size, L.size do
-    if l[base + L.source] == source and l[base + L.last] < committed then
-      if v[C.life] ~= '' and l[base + L.entries] ~= '' then
-        l[base + L.floor], l[base + L.entries] = math.max(committed, l[base + L.floor]), ''
-        call('SET', key, text_of(v))
-        dropped = dropped + 1
-      elseif v[C.life] == '' and has_log and #l == L.size then
-        -- The floor of the log tells that it was asked about; without a log the mark ends by itself.
-        dropped = dropped + call('UNLINK', key)
-      end
+  for i = C.pools, #v, 2 do
+    local l = v[i] == '\0' .. source and v[i + 1]
+    if l and has_log then
+      -- The floor of the log tells that it was asked about; without a log the mark ends by itself.
+      if v[C.life] == '' and l < committed and #v == C.pools + 1 then dropped = dropped + call('UNLINK', key) end
+    elseif l and v[C.life] ~= '' and l[L.last] < committed and l[L.entries] ~= '' then
+      l[L.floor], l[L.entries] = math.max(committed, l[L.floor]), ''
+      call('SET', key, text_of(v))
+      dropped = dropped + 1
     end
   end
 end

@@ -5,7 +5,7 @@
 -- other keys hold belongs to its life, and means nothing to the next, even before it is removed.
 commands['customer.delete'] = function(c)
   drop_key(c, c.key .. ':p')
-  if #c.v[C.entities] > 0 then
+  if c.v[C.entities] ~= '' then
     local next_number, _, first = unpack(c.v[C.entities])
     for chunk = math.floor(first / DIRECTORY.size), math.floor((next_number - 1) / DIRECTORY.size) do
       local ids = ids_of_chunk(c, chunk)
@@ -15,7 +15,7 @@ commands['customer.delete'] = function(c)
       drop_key(c, c.key .. ':d:' .. chunk)
     end
   end
-  c.v = { LIMIT.format, '', 0, {}, {}, '', c.v[C.ledgers], {} }
+  c.v, c.ledger = bare_customer('', c.v), nil
   c.changed, c.pools, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil
   put_key(c, c.key .. ':p', '') -- who it was is gone with this, whatever becomes of the removal behind it
   return NOTHING, NOTHING, NOTHING, true

@@ -23,6 +23,6 @@ commands['customer.get'] = function(c)
     return #entities == LIMIT.entities_shown
   end)
   local created = tonumber(match(c.v[C.life], '^%d+'))
-  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, c.v[C.entities][2] or 0 }
+  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, how_many_entities(c) }
   return snapshots_of(all_views(c)), NOTHING, extra, false
 end

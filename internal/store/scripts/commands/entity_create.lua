@@ -13,11 +13,11 @@ commands['entity.create'] = function(c, feature, name, per_entity, candidates)
   if not lines then return nil, 'amount_out_of_range' end
   local event = { feature, candidates[2], '', amount, snapshot_of(view, lines), lines }
 
-  local number, live, first = unpack(#c.v[C.entities] > 0 and c.v[C.entities] or { 0, 0, 0 })
+  local number, live, first = unpack(c.v[C.entities] ~= '' and c.v[C.entities] or { 0, 0, 0 })
   c.v[C.entities], c.changed = { number + 1, live + 1, first }, true
   local entity = {
     key = c.key .. ':e:' .. id, entity = id, pools = {}, changed = true, customer = c,
-    v = { LIMIT.format, c.v[C.life], now, number, text_of({ feature, name }), '', '', '' },
+    v = { LIMIT.format, c.v[C.life], now, number, text_of({ feature, name }), '', '' },
   }
   c.owners[id] = entity
   put_id(c, number, id)

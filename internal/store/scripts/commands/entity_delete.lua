@@ -13,7 +13,7 @@ commands['entity.delete'] = function(c, expected, seats)
 
   for i = E.pools, #entity.v, 2 do
     local p = pool_of(entity, entity.v[i])
-    if p then sum_up(entity, p.feature, p.added, { 0 }) end
+    if p then sum_up(entity, p.feature, p.s, { 0 }) end
   end
   put_id(c, entity.v[E.number], '')
   local number, live, first = unpack(c.v[C.entities])

@@ -44,7 +44,7 @@ local run_job                                        -- plans.lua
 -- An owner of balances, a customer or an entity, as the steps of the call see it:
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing
 --   pools: by feature, those that were looked at: {s: values of POOL, text: packed, as it was last
---     when a step ended, place: of the text in v, owner, feature, touched: changed since, added: shared.lua}; false if none
+--     when a step ended, place: of the text in v, owner, feature, touched: changed since}; false if none
 --   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
 --   owners: its entities that were looked at, by id; ledger, new: ledger.lua
@@ -81,8 +81,7 @@ local function pool_of(owner, feature)
     for i = C.pools, #v, 2 do
       if v[i] == feature then
         local text = v[i + 1]
-        p = { s = values_of_pool(text), text = text, place = i + 1, owner = owner, touched = false, feature = feature, added = false }
-        if owner.customer then p.added = sum_up(owner, feature, nil, p.s, true) end
+        p = { s = values_of_pool(text), text = text, place = i + 1, owner = owner, touched = false, feature = feature }
         break
       end
     end
@@ -97,12 +96,11 @@ end
 
 -- Ends a change of a pool: packs it.
 local function pool_changed(p)
-  local text = text_of_pool(p.s)
-  local owner = p.owner
+  local text, owner = text_of_pool(p.s), p.owner
+  if owner.customer then sum_up(owner, p.feature, values_of_pool(p.text), p.s) end
   p.text, owner.changed = text, true
   owner.v[p.place] = text
   if text == '' then owner.emptied = true end
-  if owner.customer then p.added = sum_up(owner, p.feature, p.added, p.s) end
 end
 
 -- Takes a change of a pool back that has not ended.

@@ -40,8 +40,9 @@ local function snapshot_of_many(view, lines)
     listed = { feature = view.feature, parts = parts, shared_from = #parts + 1 }
     each_entity(view.customer, function(entity)
       local p = pool_of(entity, view.feature)
-      if p and p.added[1] > 0 then
-        parts[#parts + 1], balances = p, balances + p.added[1]
+      local n = p and how_many_shared(p.s) or 0
+      if n > 0 then
+        parts[#parts + 1], balances = p, balances + n
       end
       return balances >= LIMIT.shown
     end)

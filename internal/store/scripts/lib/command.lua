@@ -24,13 +24,15 @@ end
 local function all_views(c, entity)
   local features, views = {}, {}
   local function collect_features(v)
-    for i = C.pools, #v, 2 do features[#features + 1] = v[i] end
+    for i = C.pools, #v, 2 do
+      if not is_ledger(v[i]) then features[#features + 1] = v[i] end
+    end
   end
   collect_features(c.v)
   if entity then
     collect_features(entity.v)
   else
-    for _, shared in ipairs(c.v[C.shared]) do features[#features + 1] = shared[SHARED.feature] end
+    for _, shared in ipairs(shared_sums(c)) do features[#features + 1] = shared[SHARED.feature] end
   end
   local seen = {}
   for _, feature in ipairs(features) do
@@ -80,7 +82,7 @@ local function checkpoint(c)
   local chunks = {}
   for n, text in pairs(c.chunks or {}) do chunks[n] = text end
   return function()
-    c.v, c.changed, c.pools, c.chunks, c.profile = v, changed, {}, chunks, profile
+    c.v, c.changed, c.pools, c.chunks, c.profile, c.ledger = v, changed, {}, chunks, profile, nil
     for id in pairs(c.owners or {}) do
       local before = owners[id]
       c.owners[id] = before and before[1] -- nil: it is read again
@@ -99,11 +101,11 @@ local function take_command(c)
   local kind = a[at + STEP.kind]
   if exists(c) then
     run_job(c)
-    for _, shared in ipairs(c.v[C.shared]) do walk_if_due(c, shared) end
+    for _, shared in ipairs(shared_sums(c)) do walk_if_due(c, shared) end
     if is_job_of_record(c) then
       resumable = false
       local snapshots = snapshots_of(all_views(c))
-      c.v[C.job] = {}
+      c.v[C.job] = ''
       return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
     end
   end

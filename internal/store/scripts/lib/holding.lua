@@ -28,7 +28,7 @@ local function put_held(c, owner, feature, list)
   if not p then
     local v = owner.v
     v[#v + 1], v[#v + 2] = feature, ''
-    p = { s = { 0 }, text = '', place = #v, owner = owner, feature = feature, touched = false, added = false }
+    p = { s = { 0 }, text = '', place = #v, owner = owner, feature = feature, touched = false }
     owner.pools[feature] = p
   end
   put_balances(p.s, list)

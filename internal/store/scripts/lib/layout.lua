@@ -20,12 +20,14 @@ local C = {
   format = 1,   -- LIMIT.format
   life = 2,     -- <when it was made>/<offset of the record that made it>: tells one life of an id from the next
   seq = 3,      -- grows with every balance and plan
-  entities = 4, -- list: number of the next entity, how many entities there are, a number below which there is none; or empty
+  -- What few customers have; '' where there is nothing.
+  entities = 4, -- list: number of the next entity, how many entities there are, a number below which there is none
   shared = 5,   -- list of SHARED, one for each feature of which entities hold shared balances
   rest = 6,     -- '' or packed {list of P, list of F}: plans and flags, which few steps look at
-  ledgers = 7,  -- list: L of every topic partition, one after the other
-  job = 8,      -- JOB, a list; empty where there is none
-  pools = 9,    -- from here on: a feature's id, the balances that the customer holds of it (POOL), and so on
+  job = 7,      -- JOB, a list
+  -- From here on pairs: a feature's id, and the balances that the customer holds of it (POOL); or the name of a
+  -- ledger, and what it has of the customer (ledger.lua).
+  pools = 8,
 }
 
 -- An entity; rest and pools are where they are in C.
@@ -36,7 +38,7 @@ local E = {
   number = 4,   -- by creation, from 0
   about = 5,    -- packed {the seat-like feature, name}
   rest = 6,
-  pools = 9,
+  pools = 8,
 }
 
 -- The pool of one owner and feature, as a list: POOL.due is when something of it is due first, 0 for
@@ -116,13 +118,11 @@ local SHARED = {
 -- What one entity adds to SHARED.balances to SHARED.rolling, in their order.
 local ADDS = { balances = 1, granted = 2, remaining = 4, usage = 6, open = 8, max = 10, overage = 12, unbounded = 13, unlimited = 14, rolling = 15 }
 
--- What a customer has of a ledger (ledger.lua).
+-- What a ledger has of a customer; where there is a log, L.last alone is in its place (ledger.lua).
 local L = {
-  source = 1,  -- the topic partition and its lifetime (store.Source)
-  last = 2,    -- highest offset that was decided and kept
-  floor = 3,   -- offset below which all is committed and forgotten; 0 where there is a log
-  entries = 4, -- formats.entry, one after the other; '' where there is a log
-  size = 4,
+  last = 1,    -- highest offset that was decided and kept
+  floor = 2,   -- offset below which all is committed and forgotten
+  entries = 3, -- formats.entry and outcome, one after the other
 }
 
 -- An attached plan.
@@ -258,6 +258,7 @@ local formats = {
   small = { mark = 0, due = 'I6', each = 'I4I4I4I4I4I4I6I6BI4I4c0I2c0' },
   large = { mark = 1, due = 'I7', each = 'I7I7I7I7I7I7I7I7BI7I4c0I2c0' },
   entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
+  entry_head = '>I7i8I4',    -- an entry without the outcome, which is put behind it: struct copies texts byte by byte
   repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome
   -- the outcome of a check: mark, code, now, need, feature, amount, SNAPSHOT.whole, packed {totals, flag, plans} or '',
   -- how many parts and lines there are; then these

@@ -77,7 +77,7 @@ local function remove_balances(c, owner, plan_id, kept_features, scope)
   for _, holder in ipairs(scope) do
     for i = C.pools, #holder.v, 2 do
       local feature, kept, usage = holder.v[i], {}, 0
-      local list = balances_held(holder, feature)
+      local list = is_ledger(feature) and NOTHING or balances_held(holder, feature)
       for _, b in ipairs(list) do
         if is_of_plan(c, b, plan_id, owner, holder) then usage = usage + usage_of(b, 0) else kept[#kept + 1] = b end
       end
@@ -235,8 +235,8 @@ end
 -- Changes the balances of owner and, if it is the customer, of its entities; of these later where they are many.
 -- Returns an error code, or nil; and whether a job is left.
 local function change_all(c, owner, removed, plan, again, started, kept_features)
-  local concerns_entities = owner == c and (#c.v[C.shared] > 0 or has_seats(plan)) and (c.v[C.entities][2] or 0) > 0
-  local scope, is_job = { owner }, concerns_entities and c.v[C.entities][2] > LIMIT.visits
+  local concerns_entities = owner == c and (c.v[C.shared] ~= '' or has_seats(plan)) and how_many_entities(c) > 0
+  local scope, is_job = { owner }, concerns_entities and how_many_entities(c) > LIMIT.visits
   if concerns_entities and not is_job then
     each_entity(c, function(entity) scope[#scope + 1] = entity end)
   end
@@ -263,7 +263,7 @@ end
 -- Goes on with the customer's job, LIMIT.visits entities at a time.
 run_job = function(c)
   local job = c.v[C.job]
-  if #job == 0 or job[JOB.next] < 0 then return end
+  if job == '' or job[JOB.next] < 0 then return end
   if a[HEAD.all_rows] == 0 then error(NEEDS_ROWS) end -- it may concern any feature
   c.changed = true
   local plan = #job[JOB.plan] > 0 and job[JOB.plan] or nil
@@ -283,7 +283,7 @@ end
 -- Whether the job, which is done, was that of the record at hand.
 local function is_job_of_record(c)
   local job = c.v[C.job]
-  return job[JOB.source] == source and job[JOB.offset] == a[at + STEP.offset] and job[JOB.timestamp] == a[at + STEP.timestamp]
+  return job ~= '' and job[JOB.source] == source and job[JOB.offset] == a[at + STEP.offset] and job[JOB.timestamp] == a[at + STEP.timestamp]
 end
 
 -- Attaches a plan to an owner. kept_features are those whose usage outlives a plan. Returns an error

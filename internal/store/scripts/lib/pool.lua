@@ -131,6 +131,8 @@ settle = function(p, feature)
   pool_changed(p)
 end
 
+local function how_many_entities(c) return c.v[C.entities] ~= '' and c.v[C.entities][2] or 0 end
+
 -- The entity of a customer, false where there is none.
 local function entity_of(c, id, place)
   c.owners = c.owners or {}
@@ -166,8 +168,9 @@ end
 
 -- Visits the customer's entities, in the order of their creation, until visit(entity) returns true.
 local function each_entity(c, visit)
+  if c.v[C.entities] == '' then return end
   local next_number, _, first = unpack(c.v[C.entities])
-  for number = first or 0, (next_number or 0) - 1 do
+  for number = first, next_number - 1 do
     local entity = entity_by_number(c, number)
     if entity and visit(entity) then return end
   end
@@ -187,7 +190,7 @@ local function walk_shared(c, shared)
     end
     local entity = entity_by_number(c, number)
     local p = entity and pool_of(entity, feature)
-    local due = p and p.added[1] > 0 and p.s[POOL.due] or 0
+    local due = p and has_shared(p.s) and p.s[POOL.due] or 0
     if due > 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then shared[SHARED.walk_due] = due end
     shared[SHARED.walk] = number + 1
   end
@@ -208,7 +211,7 @@ local function view_of(c, feature, entity)
   if entity then parts[1] = pool_of(entity, feature) or nil end
   local own = pool_of(c, feature)
   if own then parts[#parts + 1] = own end
-  if not entity and #c.v[C.shared] > 0 then
+  if not entity and c.v[C.shared] ~= '' then
     local shared = shared_of(c, feature)
     if shared then
       walk_if_due(c, shared)
@@ -229,13 +232,10 @@ load_all = function(view)
   if not view.shared then return end
   each_entity(view.customer, function(entity)
     local p = pool_of(entity, view.feature)
-    if p and p.added[1] > 0 then add_part(view, p) end
+    if p and has_shared(p.s) then add_part(view, p) end
   end)
   view.shared, view.rollovers = nil, true
 end
-
--- What is left of the shared balances of a pool.
-local function shared_left(p) return p and sum_at(p.added, ADDS.remaining) or 0 end
 
 -- Gets the parts of those entities that need is drawn from. It may have to be sent again.
 local function load_for(view, need)
@@ -254,9 +254,10 @@ local function load_for(view, need)
   local function look_at(number)
     local entity = entity_by_number(c, number)
     local p = entity and pool_of(entity, view.feature)
-    if shared_left(p) > 0 then
+    local left = p and shared_left(p.s) or 0
+    if left > 0 then
       kept[#kept + 1], parts[#parts + 1] = number, p
-      need = need - shared_left(p)
+      need = need - left
     end
   end
   c.changed = true

@@ -15,8 +15,11 @@ local function add_to(list, place, n)
 end
 local function sum_at(list, place) return list[place] * 1000000 + list[place + 1] end
 
+-- The sums of a customer, a list of SHARED.
+local function shared_sums(c) return c.v[C.shared] ~= '' and c.v[C.shared] or NOTHING end
+
 local function shared_of(c, feature)
-  local all = c.v[C.shared]
+  local all = shared_sums(c)
   for n = 1, #all do
     if all[n][SHARED.feature] == feature then return all[n] end
   end
@@ -28,6 +31,16 @@ local function add_difference(list, place, millions, rest)
   if rest >= 1000000 then millions, rest = millions + 1, rest - 1000000 elseif rest < 0 then millions, rest = millions - 1, rest + 1000000 end
   list[place], list[place + 1] = millions, rest
 end
+
+-- How many balances of a pool are shared.
+local function how_many_shared(s)
+  local n = 0
+  for i = POOL.base, #s - 1, B.size do
+    if s[i + B.flags] % FLAG.overage >= FLAG.shared then n = n + 1 end
+  end
+  return n
+end
+local function has_shared(s) return how_many_shared(s) > 0 end
 
 -- What a pool of an entity adds: what SHARED.balances to SHARED.rolling are the sums of, in their order; and when
 -- its shared balances reset.
@@ -61,7 +74,6 @@ local function contribution_of(s)
   end
   return out
 end
-local NO_CONTRIBUTION = contribution_of({ 0 })
 
 -- Counts the balances that reset at a time.
 local function count_reset(shared, time, by)
@@ -105,29 +117,51 @@ local function add_hole(shared, number)
   end
 end
 
--- Takes a change of an entity's pool of a feature over into the sums: what it added before, and s, the
--- values that it has now. Returns what it adds now; with only_look nothing is changed.
-sum_up = function(entity, feature, before, s, only_look)
-  local c = entity.customer
-  local after = #s > POOL.base and contribution_of(s) or NO_CONTRIBUTION
-  if only_look then return after end
-  before = before or NO_CONTRIBUTION
-  if before[1] == 0 and after[1] == 0 then return after end
-  local shared = shared_of(c, feature)
+-- What is left of the shared balances of a pool.
+local function shared_left(s)
+  local left = 0
+  for i = POOL.base, #s - 1, B.size do
+    if s[i + B.flags] % FLAG.overage >= FLAG.shared then
+      left = left + s[i + B.included_left] + s[i + B.prepaid_left]
+      if s[i + B.rollovers] ~= '' then left = left + rollovers_left(s[i + B.rollovers]) end
+    end
+  end
+  return left
+end
+
+-- Adds what a pool adds more, or less, than it did. False where more has changed than what was consumed.
+local function add_consumption(shared, before, s)
+  if #before ~= #s or before[POOL.due] ~= s[POOL.due] then return false end
+  for i = POOL.base, #s - 1, B.size do
+    if s[i + B.flags] ~= before[i + B.flags] or s[i + B.included] ~= before[i + B.included] or s[i + B.prepaid] ~= before[i + B.prepaid]
+      or s[i + B.max] ~= before[i + B.max] or s[i + B.resets] ~= before[i + B.resets] or s[i + B.rollovers] ~= before[i + B.rollovers] then
+      return false
+    end
+  end
+  for i = POOL.base, #s - 1, B.size do
+    local flags = s[i + B.flags]
+    if flags % FLAG.overage >= FLAG.shared then
+      local left = s[i + B.included_left] - before[i + B.included_left] + (s[i + B.prepaid_left] - before[i + B.prepaid_left])
+      local over = s[i + B.over] - before[i + B.over]
+      add_to(shared, SHARED.remaining, left)
+      add_to(shared, SHARED.usage, over - left)
+      if over ~= 0 and flags >= FLAG.overage and s[i + B.max] >= 0 then
+        add_to(shared, SHARED.open, max(0, s[i + B.max] - s[i + B.over]) - max(0, s[i + B.max] - before[i + B.over]))
+      end
+    end
+  end
+  return true
+end
+
+-- Adds all that a pool adds now, in place of what it did.
+local function add_contribution(c, feature, shared, before, after)
   if not shared then
     shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, {}, {} }
+    if c.v[C.shared] == '' then c.v[C.shared] = {} end
     c.v[C.shared][#c.v[C.shared] + 1] = shared
   end
-  c.changed = true
   if before[1] == 0 then shared[SHARED.holders] = shared[SHARED.holders] + 1 end
   if after[1] == 0 then shared[SHARED.holders] = shared[SHARED.holders] - 1 end
-  if shared[SHARED.holders] == 0 then
-    local all = c.v[C.shared]
-    for n = #all, 1, -1 do
-      if all[n] == shared then table.remove(all, n) end
-    end
-    return after
-  end
   shared[SHARED.balances] = shared[SHARED.balances] + after[ADDS.balances] - before[ADDS.balances]
   for place = ADDS.granted, ADDS.max, 2 do
     local millions, rest = after[place] - before[place], after[place + 1] - before[place + 1]
@@ -143,12 +177,34 @@ sum_up = function(entity, feature, before, s, only_look)
       if after.resets[n] then count_reset(shared, after.resets[n], 1) end
     end
   end
-  local due = s[POOL.due]
-  if due > 0 and (shared[SHARED.due] == 0 or due < shared[SHARED.due]) then shared[SHARED.due] = due end
-  if due > 0 and shared[SHARED.walk] >= 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then
-    shared[SHARED.walk_due] = due
+  return shared
+end
+
+-- Drops the sums of a feature that no entity shares any more.
+local function drop_shared(c, shared)
+  local all = c.v[C.shared]
+  for n = #all, 1, -1 do
+    if all[n] == shared then table.remove(all, n) end
+  end
+  if #all == 0 then c.v[C.shared] = '' end
+end
+
+-- Takes a change of an entity's pool of a feature over into the sums: the values that it had before, and s, those
+-- that it has now.
+sum_up = function(entity, feature, before, s)
+  if not has_shared(before) and not has_shared(s) then return end
+  local c = entity.customer
+  local shared = shared_of(c, feature)
+  c.changed = true
+  if not (shared and add_consumption(shared, before, s)) then
+    shared = add_contribution(c, feature, shared, contribution_of(before), contribution_of(s))
+    if shared[SHARED.holders] == 0 then return drop_shared(c, shared) end
+    local due = s[POOL.due]
+    if due > 0 and (shared[SHARED.due] == 0 or due < shared[SHARED.due]) then shared[SHARED.due] = due end
+    if due > 0 and shared[SHARED.walk] >= 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then
+      shared[SHARED.walk_due] = due
+    end
   end
   local number = entity.v[E.number]
-  if sum_at(after, ADDS.remaining) > 0 and number < shared[SHARED.cursor] then add_hole(shared, number) end
-  return after
+  if number < shared[SHARED.cursor] and shared_left(s) > 0 then add_hole(shared, number) end
 end
