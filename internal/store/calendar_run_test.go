@@ -21,7 +21,6 @@ import (
 // It returns for each command the packed values: steps of calendar arithmetic taken, amount moved, what is
 // left of the rollovers, their soonest expiry, lines and their number before them, and the pool.
 const calendarDriver = `
-local settle_balance, next_reset = calendar()
 local s, replies = values_of(ARGV[1]), {}
 local pool = {}
 for i = 1, #s - 1, 12 do pool[#pool + 1] = { s, i } end
@@ -61,7 +60,7 @@ var calendarScript = sync.OnceValue(func() *redis.Script {
 	}
 	add("layout")
 	add("msgpack")
-	text.WriteString("local steps, min, max = 0, math.min, math.max\n")
+	text.WriteString("local steps, min, max, floor = 0, math.min, math.max, math.floor\n")
 	add("rollovers")
 	add("calendar")
 	text.WriteString(calendarDriver)

@@ -21,7 +21,8 @@
 -- steps have changed, with what proves that they were taken, in one command: whatever fails, or is
 -- lost on the way, a step is in effect as a whole or not at all, and is not taken twice.
 local NOTHING = {}
-local call, min, max, match, tonumber, KEYS = redis.call, math.min, math.max, string.match, tonumber, KEYS
+local call, min, max, floor, match = redis.call, math.min, math.max, math.floor, string.match
+local tonumber, KEYS = tonumber, KEYS
 
 local a = values_of(ARGV[1]) -- HEAD, STEP, ...
 local now, source, committed, rows = a[HEAD.now], a[HEAD.source], a[HEAD.committed], a[HEAD.rows]
@@ -36,10 +37,8 @@ local NEEDS_ROWS, NEEDS_MORE = {}, {}
 
 local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 
-local settle, values_of_pool, text_of_pool            -- pool.lua
+local values_of_pool, text_of_pool                   -- pool.lua
 local keep_entries, log_entries, write_log, trim_log -- ledger.lua
-local sum_up                                         -- shared.lua
-local run_job                                        -- plans.lua
 
 -- An owner of balances, a customer or an entity, as the steps of the call see it:
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing

@@ -1,4 +1,5 @@
 -- uses: layout msgpack call pool deduct
+-- lazy: plans
 -- What an owner has, to be changed: its plans, its balances by themselves.
 
 local function next_seq(c)

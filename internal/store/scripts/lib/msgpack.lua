@@ -104,4 +104,5 @@ end)()
 
 -- The text that a list is packed in, and the list again. (A global costs a look-up whenever it is used; and
 -- one list is packed faster than many values.)
-local text_of, values_of, unpack = cmsgpack.pack, cmsgpack.unpack, unpack
+local text_of, values_of = cmsgpack.pack, cmsgpack.unpack
+local unpack = unpack

@@ -1,10 +1,10 @@
 -- uses: layout msgpack call pool deduct holding calendar
+-- lazy: plans
 -- Attaching and detaching plans (messages: plan.attach, plan.detach; semantics: Prepaid).
 
 -- A balance of a plan item granted so many times, anchored at its plan's start, with its first
 -- reset after from.
 local function new_balance(c, plan_id, rank, item, shared, started, from, quantity, times)
-  local _, next_reset = calendar()
   local prepaid = max(0, quantity)
   local included = min(item[I.included] * times, LIMIT.max - prepaid)
   local flags = item[I.unlimited] * FLAG.unlimited + shared * FLAG.shared + item[I.overage] * FLAG.overage
@@ -261,7 +261,7 @@ local function do_job(c, job, plan, entity)
 end
 
 -- Goes on with the customer's job, LIMIT.visits entities at a time.
-run_job = function(c)
+local function run_job(c)
   local job = c.v[C.job]
   if job == '' or job[JOB.next] < 0 then return end
   if a[HEAD.all_rows] == 0 then error(NEEDS_ROWS) end -- it may concern any feature

@@ -1,4 +1,5 @@
 -- uses: layout msgpack call
+-- lazy: rollovers
 -- The rollovers of balances, in runs (R): taking from them, and giving back (semantics: Deduction order).
 --
 -- next_expiry(text): when the first of a balance's rollovers expires, 0 for never. One of which all
@@ -14,7 +15,6 @@
 -- Runs of a balance are in the order of their making. Invariant: of a run, the expiries grow by step; what
 -- is taken of it is taken from its first on, because the first expires first; all that a balance's
 -- rollovers hold is at most LIMIT.max.
-local floor = math.floor
 local EXPIRY = { never = 9007199254740991 } -- later than any other; its neighbours, below zero too, are exact
 
 -- How many of a run have expired at a time.
@@ -178,7 +178,8 @@ local function move_rollovers(pool, most, add_line, sign)
     local amount = move_runs(runs[place], sign, keys[place], to, left)
     local s, i = pool[place][1], pool[place][2]
     s[i + B.from_rollovers] = s[i + B.from_rollovers] + sign * amount
-    left, changed[place] = left - amount, true
+    left = left - amount
+    changed[place] = true
     add_line(place, sign * amount)
     keys[place] = first_key(runs[place], sign)
     if not keys[place] then

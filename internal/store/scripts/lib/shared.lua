@@ -1,4 +1,5 @@
 -- uses: layout msgpack call rollovers
+-- lazy: entities
 -- What entities hold that the customer shares: balances of per-entity items. The customer's value has what
 -- all of them add up to (SHARED), so that a check of the customer need not read every entity; it is
 -- kept up whenever a pool of an entity changes.
@@ -191,7 +192,7 @@ end
 
 -- Takes a change of an entity's pool of a feature over into the sums: the values that it had before, and s, those
 -- that it has now.
-sum_up = function(entity, feature, before, s)
+local function sum_up(entity, feature, before, s)
   if not has_shared(before) and not has_shared(s) then return end
   local c = entity.customer
   local shared = shared_of(c, feature)
