@@ -40,6 +40,7 @@ type driver struct {
 	world      *world
 	now        time.Time // the engine's clock
 	entities   []string  // to draw from
+	crowded    bool      // customers have hundreds of entities: some requests are about as many
 	sent       map[string][]sent
 	committed  map[string]int64
 	inFlight   map[string][]delivery // of this generation, not committed
@@ -111,6 +112,10 @@ func (d *driver) drawRequest(t *rapid.T, topic string) request {
 		r = drawCheck(t, d.world.catalog, d.entities, d.now)
 	} else {
 		r = drawCommand(t, d.world.catalog, d.entities, d.now)
+	}
+	isAmount := r.Type == "" || r.Type == "usage.track" || r.Type == "balance.update"
+	if d.crowded && isAmount && max(r.Units, -r.Units) < 1<<20 && rapid.Bool().Draw(t, "of many") {
+		r.Units *= 25
 	}
 	if !seldom(t, "a key again", 2) {
 		return r

@@ -128,7 +128,8 @@ end
 -- amount would not fit: then nothing is changed.
 local function apply(view, need, force)
   if need == 0 then return NOTHING, 0 end
-  if force then load_all(view) elseif load_for(view, need) == false then return nil end
+  if load_for(view, need, force) == false then return nil end
+  resumable = false
   local lines, amount
   if need < 0 then lines, amount = give_back(view, -need) else lines, amount = deduct(view, need, force) end
   if not apply_change(view) then return nil end

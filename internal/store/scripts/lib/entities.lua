@@ -72,62 +72,146 @@ local function walk_if_due(c, shared)
   if shared[SHARED.due] > 0 and shared[SHARED.due] <= now then walk_shared(c, shared) end
 end
 
-local function add_part(view, p)
+-- Finds entities that have something of a kind, in its order, until it adds up to need, or to so many balances where
+-- only these are counted. found gets their pools and numbers. Returns how much is missing; nil where it would be more
+-- entities than a queue has room for. It may have to be sent again.
+local function find(view, kind, need, found, count_only)
+  local c, feature = view.customer, view.feature
+  local q, sign = queue_of(c, view.shared, kind), direction(kind)
+  local places, kept, cursor = q[QUEUE.places], {}, q[QUEUE.cursor]
+  local function look_at(place)
+    local entity = entity_by_number(c, sign * place)
+    local p = entity and pool_of(entity, feature)
+    local amount = p and amount_in(p.s, kind) or 0
+    if amount > 0 then
+      kept[#kept + 1], found[p] = place, sign * place
+      need = need - (count_only and 1 or amount)
+    end
+  end
+  local n = 1
+  while need > 0 and n <= #places do
+    look_at(places[n])
+    n = n + 1
+  end
+  for k = n, #places do kept[#kept + 1] = places[k] end
+  local last, visits = sign > 0 and c.v[C.entities][1] - 1 or -c.v[C.entities][3], 0
+  while need > 0 and cursor <= last and (visits < LIMIT.visits or not resumable) and #kept < LIMIT.places do
+    look_at(cursor)
+    cursor, visits = cursor + 1, visits + 1
+  end
+  if cursor > q[QUEUE.cursor] or #kept < #places then
+    q[QUEUE.places], q[QUEUE.cursor], c.changed = kept, cursor, true
+  end
+  if need <= 0 or cursor > last then return max(0, need) end
+  if #kept < LIMIT.places then error(NEEDS_MORE) end
+end
+
+-- Adds pools to a view, in the order of their entities.
+local function add_parts(view, found)
+  local parts = {}
+  for p in pairs(found) do parts[#parts + 1] = p end
+  table.sort(parts, function(x, y) return found[x] < found[y] end)
   view.shared_from = view.shared_from or #view.parts + 1
-  view.parts[#view.parts + 1] = p
+  for _, p in ipairs(parts) do view.parts[#view.parts + 1] = p end
 end
 
 -- Gets the parts of all entities.
 local function load_all(view)
-  if not view.shared then return end
-  each_entity(view.customer, function(entity)
-    local p = pool_of(entity, view.feature)
-    if p and has_shared(p.s) then add_part(view, p) end
-  end)
+  local c, shared, found = view.customer, view.shared, {}
+  if not shared then return end
+  if shared[SHARED.holders] > LIMIT.visits or how_many_entities(c) <= LIMIT.visits then
+    each_entity(c, function(entity)
+      local p = pool_of(entity, view.feature)
+      if p and has_shared(p.s) then found[p] = entity.v[E.number] end
+    end)
+  else -- few of many
+    find(view, WANTED.holder, shared[SHARED.balances], found)
+  end
+  add_parts(view, found)
   view.shared, view.rollovers = nil, true
 end
 
--- Gets the parts of those entities that need is drawn from. It may have to be sent again.
-local function load_for(view, need)
-  local shared, c = view.shared, view.customer
-  if not shared then return end
-  if not resumable or need < 0 or shared[SHARED.rolling] + shared[SHARED.overage] + shared[SHARED.unlimited] > 0 then return load_all(view) end
+-- What is left of the rollovers that entities share.
+local function rollovers_in(found)
+  local left = 0
+  for p in pairs(found) do
+    local s = p.s
+    for i = POOL.base, #s - 1, B.size do
+      if s[i + B.flags] % FLAG.overage >= FLAG.shared and s[i + B.rollovers] ~= '' then left = left + rollovers_left(s[i + B.rollovers]) end
+    end
+  end
+  return left
+end
+
+-- The entity that deduct looks at last.
+local function find_last(view, found)
+  for number = view.customer.v[C.entities][1] - 1, 0, -1 do
+    local entity = entity_by_number(view.customer, number)
+    local p = entity and pool_of(entity, view.feature)
+    if p and has_shared(p.s) then
+      found[p] = number
+      return
+    end
+  end
+end
+
+-- Finds the entities that deduct takes need from, and maybe others; false where they are too many.
+local function find_to_take(view, need, force, found)
+  local shared, missing = view.shared, need
+  for _, expiry in ipairs(soonest_first(shared[SHARED.expiries])) do
+    missing = find(view, expiry, missing, found)
+    if not missing then return false end
+    if missing == 0 then return end
+  end
+  -- All with rollovers are found. What the customer holds itself comes before what entities have beside these.
+  local rolled = rollovers_in(found)
+  need = need - rolled
   for n = 1, #view.parts do
     local s = view.parts[n].s
-    for i = POOL.base, #s - 1, B.size do need = need - s[i + B.included_left] - s[i + B.prepaid_left] end
-    if view.rollovers then
-      for i = POOL.base, #s - 1, B.size do need = need - rollovers_left(s[i + B.rollovers]) end
+    for i = POOL.base, #s - 1, B.size do
+      if is_unlimited(s, i) then return end
+      need = need - remaining_of(s, i)
     end
   end
-  need = min(need, sum_at(shared, SHARED.remaining)) -- there is no more
-  local holes, kept, parts = shared[SHARED.holes], {}, {}
-  local function look_at(number)
-    local entity = entity_by_number(c, number)
-    local p = entity and pool_of(entity, view.feature)
-    local left = p and shared_left(p.s) or 0
-    if left > 0 then
-      kept[#kept + 1], parts[#parts + 1] = number, p
-      need = need - left
-    end
+  if need <= 0 then return end
+  local there = shared[SHARED.unlimited] > 0 and need or min(need, sum_at(shared, SHARED.remaining) - rolled)
+  missing = find(view, WANTED.left, there, found)
+  if not missing then return false end
+  if missing > 0 then error('shared balances do not hold what they add up to') end
+  need = need - there
+  if need > 0 and shared[SHARED.overage] > 0 then need = find(view, WANTED.open, need, found) end
+  if not need then return false end
+  if need > 0 and force then find_last(view, found) end
+end
+
+-- Finds the entities that give_back gives an amount to, and maybe others; false where they are too many.
+local function find_to_give_back(view, amount, found)
+  local missing = find(view, WANTED.over, amount, found)
+  if missing and missing > 0 then missing = find(view, WANTED.used, missing, found) end
+  return missing ~= nil
+end
+
+-- Gets the parts of those entities that need is drawn from, or given back to; false where they are too many. It may have
+-- to be sent again.
+local function load_for(view, need, force)
+  local shared, found, ok = view.shared, {}, nil
+  if not shared then return end
+  if need < 0 and shared[SHARED.rolling] > 0 then return load_all(view) end
+  if need < 0 then ok = find_to_give_back(view, -need, found) else ok = find_to_take(view, need, force, found) end
+  if ok == false then return false end
+  add_parts(view, found)
+  if shared[SHARED.rolling] > 0 then view.rollovers = true end
+end
+
+-- Finds those that a snapshot shows before others.
+local function find_shown(view)
+  view.shown = {}
+  find(view, WANTED.holder, LIMIT.shown, view.shown)
+end
+
+-- Finds those with the rollovers that expire soonest.
+local function find_rolling(view, balances, found)
+  for _, expiry in ipairs(soonest_first(view.shared[SHARED.expiries])) do
+    if balances > 0 then balances = find(view, expiry, balances, found, true) end
   end
-  c.changed = true
-  local n = 1
-  while need > 0 and n <= #holes do
-    look_at(holes[n])
-    n = n + 1
-  end
-  for k = n, #holes do kept[#kept + 1] = holes[k] end
-  local visits = 0
-  while need > 0 and visits < LIMIT.visits and #kept < LIMIT.holes do
-    local number = shared[SHARED.cursor]
-    if number >= c.v[C.entities][1] then error('shared balances do not hold what they add up to') end
-    look_at(number)
-    shared[SHARED.cursor], visits = number + 1, visits + 1
-  end
-  shared[SHARED.holes] = kept
-  if need > 0 then
-    if #kept >= LIMIT.holes then return false end
-    error(NEEDS_MORE)
-  end
-  for k = 1, #parts do add_part(view, parts[k]) end
 end

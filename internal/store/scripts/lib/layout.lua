@@ -110,9 +110,24 @@ local SHARED = {
   due = 18,      -- nothing of any of them is due before
   walk = 19,     -- number of the next entity of which what is due is to be applied, -1: none
   walk_due = 20, -- when something of those that were walked is due first
-  cursor = 21,   -- number of an entity
-  holes = 22,    -- list of numbers of entities before it
-  resets = 23,   -- list: when balances reset, and how many at that time, and so on
+  -- Lists: a time, and how many balances, and so on.
+  resets = 21,   -- when they reset
+  expiries = 22, -- when the soonest rollover that something is left of expires
+  queues = 23,   -- list of QUEUE, for the kinds that were asked for
+}
+
+-- Entities that have something of a kind, in the order in which it is taken: those in front of the cursor are all in
+-- the list. A place is an entity's number, below zero where the last comes first.
+local QUEUE = { kind = 1, cursor = 2, places = 3 }
+
+-- Kinds of a QUEUE; others are times: what is left of rollovers that expire then, and are the soonest of their balance.
+local WANTED = {
+  left = 1,   -- something is left, rollovers apart, or unlimited
+  open = 2,   -- room for overage
+  holder = 3, -- a shared balance
+  over = 4,   -- overage; from here on the last entity comes first
+  used = 5,   -- something to give back otherwise, rollovers apart
+  last = 5,
 }
 
 -- What one entity adds to SHARED.balances to SHARED.rolling, in their order.
@@ -232,7 +247,7 @@ local LIMIT = {
   format = 1,             -- of what stands in Redis
   max = 9007199254740991, -- the largest amount, the last integer that a double counts exactly
   balances = 1000,        -- of one owner and feature
-  holes = 2000,           -- of SHARED
+  places = 2000,          -- of QUEUE
   visits = 100,           -- entities that one step looks at before it is sent again
   shown = 100,            -- balances of a pool that a snapshot has
   entities_shown = 500,   -- entities that customer.get lists

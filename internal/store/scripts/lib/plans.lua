@@ -260,6 +260,16 @@ local function do_job(c, job, plan, entity)
   end
 end
 
+-- Whether a problem lies in what a key holds. An entity whose key it is fails by itself, whenever it is asked for. Any
+-- other problem may pass, and then the entity is there.
+local function is_unreadable(problem)
+  local text = type(problem) == 'table' and problem.err or tostring(problem)
+  for _, words in ipairs({ 'WRONGTYPE', 'was not written by this version', 'Bad data format', 'Missing bytes', 'msgpack: ' }) do
+    if string.find(text, words, 1, true) then return true end
+  end
+  return false
+end
+
 -- Goes on with the customer's job, LIMIT.visits entities at a time.
 local function run_job(c)
   local job = c.v[C.job]
@@ -272,9 +282,9 @@ local function run_job(c)
       c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
       return
     end
-    -- An entity that cannot be read fails by itself, whenever it is asked for.
-    local readable_entity, entity = pcall(entity_by_number, c, job[JOB.next])
-    if readable_entity and entity then do_job(c, job, plan, entity) end
+    local is_read, entity = pcall(entity_by_number, c, job[JOB.next])
+    if not is_read and not is_unreadable(entity) then error(entity, 0) end
+    if is_read and entity then do_job(c, job, plan, entity) end
     job[JOB.next] = job[JOB.next] + 1
   end
   error(NEEDS_MORE)

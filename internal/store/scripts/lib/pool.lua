@@ -67,7 +67,7 @@ end
 -- it has only what they add up to, in shared; load_all and load_for get their parts.
 local function view_of(c, feature, entity)
   local view = {
-    feature = feature, parts = {}, shared_from = nil, shared = nil, customer = c,
+    feature = feature, parts = {}, shared_from = nil, shared = nil, shown = nil, customer = c,
     need = false, code = false, allowed = false, rollovers = true,
   }
   local parts = view.parts
@@ -79,7 +79,7 @@ local function view_of(c, feature, entity)
     if shared then
       walk_if_due(c, shared)
       view.shared = shared
-      if shared[SHARED.holders] <= LIMIT.visits then load_all(view) end
+      if shared[SHARED.holders] <= LIMIT.visits then load_all(view) else find_shown(view) end
     end
   end
   return view

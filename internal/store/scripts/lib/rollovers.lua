@@ -90,6 +90,13 @@ local function movable(runs, j, sign, key)
   return max(0, runs[j + R.taken] - held_by(runs, j, expired_by(runs, j, -key - 1)))
 end
 
+-- What is left of a balance's rollovers that expire at a time or before.
+local function left_until(text, time)
+  local runs, left = values_of(text), 0
+  for j = 0, #runs - R.size, R.size do left = left + movable(runs, j, 1, time) end
+  return left
+end
+
 -- Moves up to most of one balance's rollovers, those from key from to key to, and returns how much. It
 -- looks for the key up to which all is moved by halving, so that the length of runs costs nothing,
 -- however they lie among each other.

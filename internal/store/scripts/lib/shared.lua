@@ -1,11 +1,9 @@
 -- uses: layout msgpack call rollovers
 -- lazy: entities
 -- What entities hold that the customer shares: balances of per-entity items. The customer's value has what
--- all of them add up to (SHARED), so that a check of the customer need not read every entity; it is
--- kept up whenever a pool of an entity changes.
---
--- Invariant: of the entities before the cursor those that have something left are in the holes. So the
--- entities to draw from next are the holes and then those from the cursor on.
+-- all of them add up to (SHARED), so that a check of the customer need not read every entity, and queues of those
+-- that have something of a kind (QUEUE), so that it need not look for them; both are kept up whenever a
+-- pool of an entity changes.
 
 -- A number that a double may not count exactly, as two that it does: millions, and the rest.
 local function add_to(list, place, n)
@@ -46,8 +44,8 @@ local function has_shared(s) return how_many_shared(s) > 0 end
 -- What a pool of an entity adds: what SHARED.balances to SHARED.rolling are the sums of, in their order; and when
 -- its shared balances reset.
 local function contribution_of(s)
-  local out = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {} }
-  local resets = out.resets
+  local out = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {}, expiries = {} }
+  local resets, expiries = out.resets, out.expiries
   for i = POOL.base, #s - 1, B.size do
     local flags = s[i + B.flags]
     if flags % FLAG.overage >= FLAG.shared then
@@ -59,6 +57,7 @@ local function contribution_of(s)
       if s[i + B.rollovers] ~= '' then
         out[ADDS.rolling] = out[ADDS.rolling] + 1
         add_to(out, ADDS.remaining, rollovers_left(s[i + B.rollovers]))
+        expiries[#expiries + 1] = soonest_left(s[i + B.rollovers])
       end
       if flags >= FLAG.overage then
         out[ADDS.overage] = out[ADDS.overage] + 1
@@ -76,58 +75,112 @@ local function contribution_of(s)
   return out
 end
 
--- Counts the balances that reset at a time.
-local function count_reset(shared, time, by)
-  if time == 0 then return end
-  local resets = shared[SHARED.resets]
-  for n = 1, #resets, 2 do
-    if resets[n] == time then
-      resets[n + 1] = resets[n + 1] + by
-      if resets[n + 1] == 0 then
-        table.remove(resets, n)
-        table.remove(resets, n)
+-- Counts times: those of one list come, those of another go.
+local function count_times(times, gone, come)
+  local function count(time, by)
+    if time == 0 then return end
+    for n = 1, #times, 2 do
+      if times[n] == time then
+        times[n + 1] = times[n + 1] + by
+        if times[n + 1] == 0 then
+          table.remove(times, n)
+          table.remove(times, n)
+        end
+        return
       end
-      return
+    end
+    times[#times + 1], times[#times + 2] = time, by
+  end
+  for n = 1, max(#gone, #come) do
+    if gone[n] ~= come[n] then
+      if come[n] then count(come[n], 1) end
+      if gone[n] then count(gone[n], -1) end
     end
   end
-  resets[#resets + 1], resets[#resets + 2] = time, by
 end
 
-local function soonest_reset(shared)
-  local soonest, resets = 0, shared[SHARED.resets]
-  for n = 1, #resets, 2 do
-    if soonest == 0 or resets[n] < soonest then soonest = resets[n] end
+-- The times of such a list, the soonest first.
+local function soonest_first(times)
+  local list = {}
+  for n = 1, #times, 2 do list[#list + 1] = times[n] end
+  table.sort(list)
+  return list
+end
+
+-- How much of a kind an entity's pool has; math.huge where it has no end.
+local function amount_in(s, kind)
+  local amount = 0
+  for i = POOL.base, #s - 1, B.size do
+    local flags = s[i + B.flags]
+    if flags % FLAG.overage >= FLAG.shared then
+      local unlimited, left = flags % 2 == FLAG.unlimited, s[i + B.included_left] + s[i + B.prepaid_left]
+      if kind == WANTED.left then
+        amount = amount + (unlimited and math.huge or left)
+      elseif kind == WANTED.open then
+        if flags >= FLAG.overage then amount = amount + (s[i + B.max] < 0 and math.huge or max(0, s[i + B.max] - s[i + B.over])) end
+      elseif kind == WANTED.holder then
+        amount = amount + 1
+      elseif kind == WANTED.over then
+        if not unlimited then amount = amount + s[i + B.over] end
+      elseif kind == WANTED.used then
+        amount = amount + (unlimited and s[i + B.over] or s[i + B.included] + s[i + B.prepaid] - left)
+      elseif s[i + B.rollovers] ~= '' and soonest_left(s[i + B.rollovers]) == kind then
+        amount = amount + left_until(s[i + B.rollovers], kind)
+      end
+    end
   end
-  return soonest
+  return amount
 end
 
--- Adds an entity to the holes, in their order.
-local function add_hole(shared, number)
-  local holes = shared[SHARED.holes]
-  local at_place = #holes + 1
-  while at_place > 1 and holes[at_place - 1] > number do at_place = at_place - 1 end
-  if holes[at_place - 1] == number then return end
-  if #holes < LIMIT.holes then
-    table.insert(holes, at_place, number)
+-- The factor between an entity's number and its place in a queue.
+local function direction(kind) return (kind == WANTED.over or kind == WANTED.used) and -1 or 1 end
+
+-- Puts a place into a queue, in front of its cursor.
+local function enqueue(q, place)
+  local places = q[QUEUE.places]
+  local n = #places + 1
+  while n > 1 and places[n - 1] > place do n = n - 1 end
+  if places[n - 1] == place then return end
+  if #places < LIMIT.places then
+    table.insert(places, n, place)
   else
     -- They are looked for again from here on.
-    shared[SHARED.cursor] = at_place <= #holes and min(holes[at_place], number) or number
-    for n = #holes, 1, -1 do
-      if holes[n] >= shared[SHARED.cursor] then holes[n] = nil end
+    q[QUEUE.cursor] = n <= #places and min(places[n], place) or place
+    for k = #places, 1, -1 do
+      if places[k] >= q[QUEUE.cursor] then places[k] = nil end
     end
   end
 end
 
--- What is left of the shared balances of a pool.
-local function shared_left(s)
-  local left = 0
-  for i = POOL.base, #s - 1, B.size do
-    if s[i + B.flags] % FLAG.overage >= FLAG.shared then
-      left = left + s[i + B.included_left] + s[i + B.prepaid_left]
-      if s[i + B.rollovers] ~= '' then left = left + rollovers_left(s[i + B.rollovers]) end
-    end
+-- Keeps the queues up: an entity's pool may have more of a kind than it had.
+local function note_in_queues(shared, number, s)
+  for _, q in ipairs(shared[SHARED.queues]) do
+    local kind = q[QUEUE.kind]
+    local place = direction(kind) * number
+    if place < q[QUEUE.cursor] and amount_in(s, kind) > 0 then enqueue(q, place) end
   end
-  return left
+end
+
+-- The queue of a kind. A new one has looked at nobody yet.
+local function queue_of(c, shared, kind)
+  local queues = shared[SHARED.queues]
+  for _, q in ipairs(queues) do
+    if q[QUEUE.kind] == kind then return q end
+  end
+  local next_number, _, first = unpack(c.v[C.entities])
+  local q = { kind, direction(kind) > 0 and first or 1 - next_number, {} }
+  queues[#queues + 1] = q
+  return q
+end
+
+-- Drops the queues of times that are no expiries any more.
+local function drop_queues(shared)
+  local queues, expiries = shared[SHARED.queues], shared[SHARED.expiries]
+  for n = #queues, 1, -1 do
+    local kind, found = queues[n][QUEUE.kind], false
+    for k = 1, #expiries, 2 do found = found or expiries[k] == kind end
+    if kind > WANTED.last and not found then table.remove(queues, n) end
+  end
 end
 
 -- Adds what a pool adds more, or less, than it did. False where more has changed than what was consumed.
@@ -157,7 +210,7 @@ end
 -- Adds all that a pool adds now, in place of what it did.
 local function add_contribution(c, feature, shared, before, after)
   if not shared then
-    shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, {}, {} }
+    shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, {}, {}, {} }
     if c.v[C.shared] == '' then c.v[C.shared] = {} end
     c.v[C.shared][#c.v[C.shared] + 1] = shared
   end
@@ -172,12 +225,9 @@ local function add_contribution(c, feature, shared, before, after)
     local n = SHARED.balances - 1 + place
     shared[n] = shared[n] + after[place] - before[place]
   end
-  for n = 1, max(#before.resets, #after.resets) do
-    if before.resets[n] ~= after.resets[n] then
-      if before.resets[n] then count_reset(shared, before.resets[n], -1) end
-      if after.resets[n] then count_reset(shared, after.resets[n], 1) end
-    end
-  end
+  count_times(shared[SHARED.resets], before.resets, after.resets)
+  count_times(shared[SHARED.expiries], before.expiries, after.expiries)
+  drop_queues(shared)
   return shared
 end
 
@@ -206,6 +256,5 @@ local function sum_up(entity, feature, before, s)
       shared[SHARED.walk_due] = due
     end
   end
-  local number = entity.v[E.number]
-  if number < shared[SHARED.cursor] and shared_left(s) > 0 then add_hole(shared, number) end
+  note_in_queues(shared, entity.v[E.number], s)
 end

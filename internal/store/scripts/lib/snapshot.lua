@@ -3,24 +3,13 @@
 -- A snapshot of more balances than are shown: the first of them, then those with the rollovers that expire
 -- soonest and those that the lines name, and what all of them add up to.
 local function snapshot_of_many(view, lines)
-  local shared = view.shared
-  if shared and shared[SHARED.rolling] > 0 then
-    load_all(view)
-    shared = nil
-  end
-  local listed = view
-  if shared then -- what the customer holds itself, and as many entities as are shown
-    local parts, balances = {}, 0
+  local shared, listed = view.shared, view
+  if shared then -- what the customer holds itself, and those entities that are shown
+    local parts = {}
     for n = 1, (view.shared_from or #view.parts + 1) - 1 do parts[n] = view.parts[n] end
-    listed = { feature = view.feature, parts = parts, shared_from = #parts + 1 }
-    each_entity(view.customer, function(entity)
-      local p = pool_of(entity, view.feature)
-      local n = p and how_many_shared(p.s) or 0
-      if n > 0 then
-        parts[#parts + 1], balances = p, balances + n
-      end
-      return balances >= LIMIT.shown
-    end)
+    listed = { feature = view.feature, parts = parts }
+    if shared[SHARED.rolling] > 0 then find_rolling(view, LIMIT.shown + 1, view.shown) end
+    add_parts(listed, view.shown)
   end
   local t = {} -- TOTALS
   for n = 1, TOTALS.next_reset do t[n] = 0 end
@@ -36,7 +25,7 @@ local function snapshot_of_many(view, lines)
     if shared[SHARED.unlimited] > 0 then t[TOTALS.unlimited] = 1 end
     if shared[SHARED.overage] > 0 then t[TOTALS.overage] = 1 end
     if shared[SHARED.unbounded] > 0 then t[TOTALS.bounded] = 0 end
-    reset_at(soonest_reset(shared))
+    reset_at(soonest_first(shared[SHARED.resets])[1] or 0)
   end
   local shown, parts, of_part = 0, {}, {} -- of_part: of each part that is shown, the part of the snapshot, and the places of balances in it
   local rolling = {}                      -- balances with rollovers: {when the soonest expires, place among all, s, i, part}
