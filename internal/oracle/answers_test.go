@@ -24,10 +24,12 @@ type answer struct {
 	Pools    map[string]*wire.PoolRecord // of a command that was carried out
 	Plans    []string                    // customer.get: <plan>@<entity>
 	Entities map[string]map[string]*wire.PoolRecord
-	Flags    map[string]string
-	EventIDs []string
-	At       int64
-	Events   []event
+	// EntityCount is how many entities there are, 0 where all are shown.
+	EntityCount int
+	Flags       map[string]string
+	EventIDs    []string
+	At          int64
+	Events      []event
 }
 
 // event is a usage event.

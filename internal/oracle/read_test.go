@@ -26,7 +26,8 @@ type result struct {
 		EntityID string                      `json:"entity_id"`
 		Balances map[string]*wire.PoolRecord `json:"balances"`
 	} `json:"entities"`
-	Flags map[string]*wire.FlagRecord `json:"flags"`
+	Flags       map[string]*wire.FlagRecord `json:"flags"`
+	EntityCount int                         `json:"entity_count"`
 }
 
 func decode(t *rapid.T, record kafka.Message, into any) {
@@ -89,6 +90,7 @@ func readCommand(r *result, a *answer) {
 	for feature, flag := range r.Flags {
 		a.Flags[feature] = flag.PlanID
 	}
+	a.EntityCount = r.EntityCount
 	for _, entity := range r.Entities {
 		a.Entities[entity.EntityID] = pricelessAll(entity.Balances)
 	}

@@ -254,13 +254,22 @@ func (w *world) put(c *customer, r *request) (answer, bool) {
 	return answer{Pools: w.showAll(c, "")}, true
 }
 
+// entitiesShown is how many entities customer.get lists, the oldest.
+const entitiesShown = 100
+
 func (w *world) get(c *customer) answer {
 	a := answer{
 		Pools: w.showAll(c, ""), Plans: []string{}, Flags: map[string]string{},
 		Entities: map[string]map[string]*wire.PoolRecord{},
 	}
+	shown := c.entities
+	if len(shown) > entitiesShown {
+		shown, a.EntityCount = shown[:entitiesShown], len(shown)
+	}
 	for _, at := range c.plans {
-		a.Plans = append(a.Plans, at.plan+"@"+at.entity)
+		if at.entity == "" || slices.ContainsFunc(shown, func(e *entity) bool { return e.id == at.entity }) {
+			a.Plans = append(a.Plans, at.plan+"@"+at.entity)
+		}
 	}
 	slices.Sort(a.Plans)
 	for i := range w.catalog.Features {
@@ -268,7 +277,7 @@ func (w *world) get(c *customer) answer {
 			a.Flags[w.catalog.Features[i].ID] = plan
 		}
 	}
-	for _, e := range c.entities {
+	for _, e := range shown {
 		held := map[string]*wire.PoolRecord{}
 		for i := range w.catalog.Features {
 			if p := w.show(c.owned(w.catalog.Features[i].ID, e.id)); p != nil {

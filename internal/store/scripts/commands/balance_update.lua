@@ -114,6 +114,9 @@ commands['balance.update'] = function(c, feature, id, what, amount)
     changed[one[3]] = true
     if s[i + B.included] + s[i + B.prepaid] > LIMIT.max or usage_of(s, i) > LIMIT.max then return nil, 'amount_out_of_range' end
   end
-  for n in pairs(changed) do pool_changed(view.parts[n]) end
+  for n in pairs(changed) do
+    local p = view.parts[n]
+    if text_of_pool(p.s) ~= p.text then pool_changed(p) end
+  end
   return { snapshot_of(view) }, NOTHING, NOTHING, true
 end

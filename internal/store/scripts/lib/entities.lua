@@ -188,6 +188,8 @@ end
 local function find_to_give_back(view, amount, found)
   local missing = find(view, WANTED.over, amount, found)
   if missing and missing > 0 then missing = find(view, WANTED.used, missing, found) end
+  -- Those whose rollovers expire last come first: all are wanted.
+  if missing and missing > 0 and view.shared[SHARED.rolling] > 0 then missing = find(view, WANTED.rolled, math.huge, found) end
   return missing ~= nil
 end
 
@@ -196,7 +198,6 @@ end
 local function load_for(view, need, force)
   local shared, found, ok = view.shared, {}, nil
   if not shared then return end
-  if need < 0 and shared[SHARED.rolling] > 0 then return load_all(view) end
   if need < 0 then ok = find_to_give_back(view, -need, found) else ok = find_to_take(view, need, force, found) end
   if ok == false then return false end
   add_parts(view, found)

@@ -127,7 +127,8 @@ local WANTED = {
   holder = 3, -- a shared balance
   over = 4,   -- overage; from here on the last entity comes first
   used = 5,   -- something to give back otherwise, rollovers apart
-  last = 5,
+  rolled = 6, -- rollovers to give back to
+  last = 6,
 }
 
 -- What one entity adds to SHARED.balances to SHARED.rolling, in their order.
@@ -249,8 +250,9 @@ local LIMIT = {
   balances = 1000,        -- of one owner and feature
   places = 2000,          -- of QUEUE
   visits = 100,           -- entities that one step looks at before it is sent again
+  changes = 25,           -- entities that one step of a JOB changes
   shown = 100,            -- balances of a pool that a snapshot has
-  entities_shown = 500,   -- entities that customer.get lists
+  entities_shown = 100,   -- entities that customer.get lists
 }
 
 -- Units of a period. none and one_off have no period.

@@ -270,14 +270,14 @@ local function is_unreadable(problem)
   return false
 end
 
--- Goes on with the customer's job, LIMIT.visits entities at a time.
+-- Goes on with the customer's job, LIMIT.changes entities at a time.
 local function run_job(c)
   local job = c.v[C.job]
   if job == '' or job[JOB.next] < 0 then return end
   if a[HEAD.all_rows] == 0 then error(NEEDS_ROWS) end -- it may concern any feature
   c.changed = true
   local plan = #job[JOB.plan] > 0 and job[JOB.plan] or nil
-  for _ = 1, LIMIT.visits do
+  for _ = 1, LIMIT.changes do
     if job[JOB.next] >= job[JOB.behind] then
       c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
       return

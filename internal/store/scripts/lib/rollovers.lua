@@ -97,6 +97,9 @@ local function left_until(text, time)
   return left
 end
 
+-- Whether anything can be given back to a balance's rollovers.
+local function has_taken(text) return first_key(values_of(text), -1) ~= nil end
+
 -- Moves up to most of one balance's rollovers, those from key from to key to, and returns how much. It
 -- looks for the key up to which all is moved by halving, so that the length of runs costs nothing,
 -- however they lie among each other.

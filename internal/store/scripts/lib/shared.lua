@@ -124,6 +124,8 @@ local function amount_in(s, kind)
         if not unlimited then amount = amount + s[i + B.over] end
       elseif kind == WANTED.used then
         amount = amount + (unlimited and s[i + B.over] or s[i + B.included] + s[i + B.prepaid] - left)
+      elseif kind == WANTED.rolled then
+        if s[i + B.rollovers] ~= '' and has_taken(s[i + B.rollovers]) then amount = amount + s[i + B.from_rollovers] end
       elseif s[i + B.rollovers] ~= '' and soonest_left(s[i + B.rollovers]) == kind then
         amount = amount + left_until(s[i + B.rollovers], kind)
       end
