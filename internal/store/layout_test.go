@@ -47,6 +47,28 @@ func TestAScriptWithAMistakeInANameIsNotPutTogether(t *testing.T) {
 	}
 }
 
+// TestDeclarationsComeFirst: a function may use what a later file declares.
+func TestDeclarationsComeFirst(t *testing.T) {
+	got := declaredFirst("local unpack = unpack\nlocal a, b = 1, 2\nlocal function f() return g() + a end\nlocal function g() return b + a end\nlocal late\nreturn f()\n")
+	want := "return (function()\nlocal late\nlocal b\nlocal f\nlocal g\nlocal a\n" +
+		"local unpack = unpack\na, b = 1, 2\nfunction f() return g() + a end\nfunction g() return b + a end\n\nreturn f()\n\nend)()\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := panicOf(func() { declaredFirst("local a = 1\nlocal a = 2\n") }); got != "a is declared twice" {
+		t.Errorf("panics with %q", got)
+	}
+}
+
+// TestALazyLibraryIsLoadedByThoseOfItsFunctionsThatOthersUse and keeps the others to itself.
+func TestALazyLibraryIsLoadedByThoseOfItsFunctionsThatOthersUse(t *testing.T) {
+	group := lazyGroup{"rare", "local function used(x) return own(x) end\nlocal function own(x) return x end\n"}
+	declared, loader := group.loader("return used(1)")
+	if declared != "local used\n" || !strings.Contains(loader, "function used(...) load_rare() return used(...) end\n") || strings.Contains(loader, "function own(...)") {
+		t.Errorf("got %q, %q", declared, loader)
+	}
+}
+
 func TestAScriptThatIsPutTogetherNamesNoTable(t *testing.T) {
 	for _, name := range []string{"check", "command", "forget"} {
 		text := assemble(name)

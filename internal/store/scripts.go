@@ -126,11 +126,25 @@ func declaredFirst(text string) string {
 		return found[2] + found[3]
 	})
 	slices.Sort(names)
-	names = slices.Compact(names)
+	for i := 1; i < len(names); i++ {
+		if names[i] == names[i-1] {
+			panic(names[i] + " is declared twice")
+		}
+	}
 	slices.SortStableFunc(names, func(x, y string) int { return uses[x] - uses[y] })
-	split := max(0, len(names)-upvalues)
-	locals := func(names []string) string { return "local " + strings.Join(names, "\nlocal ") + "\n" }
-	return locals(names[split:]) + "return (function()\n" + locals(names[:split]) + text + "\nend)()\n"
+	inner, outer := names, []string(nil)
+	if most := len(names) - upvalues; most > 0 {
+		inner, outer = names[:most], names[most:]
+	}
+	var declared strings.Builder
+	for _, name := range outer {
+		declared.WriteString("local " + name + "\n")
+	}
+	declared.WriteString("return (function()\n")
+	for _, name := range inner {
+		declared.WriteString("local " + name + "\n")
+	}
+	return declared.String() + text + "\nend)()\n"
 }
 
 // lazyGroup are libraries whose functions come to be when they are needed.

@@ -37,8 +37,6 @@ local NEEDS_ROWS, NEEDS_MORE = {}, {}
 
 local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 
-local values_of_pool, text_of_pool                   -- pool.lua
-local keep_entries, log_entries, write_log, trim_log -- ledger.lua
 
 -- An owner of balances, a customer or an entity, as the steps of the call see it:
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing

@@ -88,7 +88,7 @@ end
 
 -- Puts a customer's new entries where they belong: into its values, before these are packed, or into the log,
 -- once they are.
-keep_entries = function(c)
+local function keep_entries(c)
   if log then return end
   local l = open_ledger(c)
   if committed > l[L.floor] then
@@ -97,7 +97,7 @@ keep_entries = function(c)
   end
   l[L.entries] = l[L.entries] .. table.concat(c.new)
 end
-log_entries = function(c)
+local function log_entries(c)
   if not log then return end
   local n, new = #new_entries, c.new
   for i = 1, #new do new_entries[n + i] = new[i] end
@@ -105,7 +105,7 @@ log_entries = function(c)
 end
 
 -- Writes the new entries, and raises the floor to what is committed.
-write_log = function()
+local function write_log()
   if log and #new_entries > 0 then
     floor_rose = committed > log_floor
     log_floor = max(log_floor, committed)
@@ -115,7 +115,7 @@ write_log = function()
 end
 
 -- Drops the entries below the floor.
-trim_log = function()
+local function trim_log()
   if not floor_rose then return end
   local dropped = {}
   for _, field in ipairs(call('HKEYS', log)) do

@@ -22,7 +22,7 @@ local function remaining_of(s, i)
 end
 
 -- The list that a pool is packed in, and back.
-values_of_pool = function(text)
+local function values_of_pool(text)
   if text == '' then return { 0 } end
   local size = string.byte(text, 1, 1) == formats.small.mark and formats.small or formats.large
   -- The last of what struct returns is the position behind what it read.
@@ -45,7 +45,7 @@ local function is_small(s, i)
   return s[i + 1] <= most and s[i + 2] <= most and s[i + 3] <= most and s[i + 4] <= most and s[i + 5] <= most and s[i + 6] <= most
     and s[i + B.max] < most and s[i + B.resets] <= LIMIT.small_time and s[i + B.expires] <= LIMIT.small_time
 end
-text_of_pool = function(s)
+local function text_of_pool(s)
   local n = #s
   if n == POOL.base then return '' end
   local size = formats.small
