@@ -345,3 +345,15 @@ func TestAnEntryThatFailedIsADeadLetterOnceMoreAndTheOthersAreRepeated(t *testin
 		t.Errorf("%s left, want 2", left)
 	}
 }
+
+// TestARestThatFailsWaitsForTheNextRecord is a regression: it was tried, and warned of, every 10 ms for as long as Redis
+// was away.
+func TestARestThatFailsWaitsForTheNextRecord(t *testing.T) {
+	r := newRig(t)
+	r.command(`{"type":"customer.put","customer_id":"acme"}`)
+	away, cancel := context.WithCancel(r.Context())
+	cancel()
+	if r.deciders[topics.Commands].Rest(away, r.offsets[topics.Commands]) {
+		t.Error("it is to be tried again at once")
+	}
+}

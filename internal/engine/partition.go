@@ -57,14 +57,14 @@ func (p *partition) Rest(ctx context.Context, committed int64) (again bool) {
 	if p.source == "" || committed <= p.forgotten {
 		return p.forgotten < p.next
 	}
-	p.forget(ctx, committed)
-	return p.forgotten < p.next
+	return p.forget(ctx, committed) && p.forgotten < p.next
 }
 
 // strangersAtOnce bounds how long a batch waits for the forgetting of strangers.
 const strangersAtOnce = 1000
 
-func (p *partition) forget(ctx context.Context, committed int64) {
+// forget says whether it could; if not, the next record brings the next try.
+func (p *partition) forget(ctx context.Context, committed int64) bool {
 	n := 0
 	var ids []string
 	for n < len(p.strangers) && n < strangersAtOnce && p.strangers[n].offset < committed {
@@ -73,10 +73,11 @@ func (p *partition) forget(ctx context.Context, committed int64) {
 	}
 	if err := p.engine.store.Forget(ctx, p.source, committed, ids); err != nil {
 		p.logger.Warn("outcomes are kept until the next record", "error", err)
-		return
+		return false
 	}
 	p.strangers = p.strangers[n:]
 	if len(p.strangers) == 0 || p.strangers[0].offset >= committed {
 		p.forgotten = committed
 	}
+	return true
 }

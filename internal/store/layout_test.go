@@ -70,7 +70,7 @@ func TestALazyLibraryIsLoadedByThoseOfItsFunctionsThatOthersUse(t *testing.T) {
 }
 
 func TestAScriptThatIsPutTogetherNamesNoTable(t *testing.T) {
-	for _, name := range []string{"check", "command", "forget"} {
+	for _, name := range []string{"check", "command", "forget", "succeed"} {
 		text := assemble(name)
 		if name := reference.FindString(text); name != "" {
 			t.Errorf("%s stands in the script %s", name, name)

@@ -25,20 +25,7 @@ func (s *Store) Lifetime(ctx context.Context, partition string) (Lifetime, error
 	return readLifetime(text), nil
 }
 
-// succeedScript notes a lifetime in the place of the one before it.
-//
-// KEYS[1] = tollgate:lifetimes, a hash of "<id> <group>" by partition
-// ARGV[1] the partition, ARGV[2] the id before, ARGV[3] the next id, ARGV[4] its group
-// Returns what is noted then.
-// Invariant: a lifetime that was succeeded by one that does not name it never comes back.
-var succeedScript = redis.NewScript(`
-local noted = redis.call('HGET', KEYS[1], ARGV[1])
-local id = noted and string.match(noted, '^[^ ]+')
-if id == ARGV[3] or (id and id ~= ARGV[2]) then return noted end
-local next = ARGV[3] .. ' ' .. ARGV[4]
-redis.call('HSET', KEYS[1], ARGV[1], next)
-return next
-`)
+var succeedScript = newScript("succeed")
 
 // Succeed notes a lifetime where none is noted or the one with the id before, and returns what
 // is noted then: next, or what stood in its way.
@@ -46,8 +33,7 @@ func (s *Store) Succeed(ctx context.Context, partition string, next Lifetime, be
 	for loaded := false; ; loaded = true {
 		text, err := succeedScript.EvalSha(ctx, s.client, []string{s.lifetimesKey()}, partition, before, next.ID, next.Group).Text()
 		if !loaded && redis.HasErrorPrefix(err, "NOSCRIPT") {
-			err = succeedScript.Load(ctx, s.client).Err()
-			if err == nil {
+			if err = succeedScript.load(ctx, s.client); err == nil {
 				continue
 			}
 		}
