@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
@@ -349,7 +350,7 @@ func TestAnEntryThatFailedIsADeadLetterOnceMoreAndTheOthersAreRepeated(t *testin
 // TestARestThatFailsWaitsForTheNextRecord is a regression: it was tried, and warned of, every 10 ms for as long as Redis
 // was away.
 func TestARestThatFailsWaitsForTheNextRecord(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, string(deploy.Catalog))
 	r.command(`{"type":"customer.put","customer_id":"acme"}`)
 	away, cancel := context.WithCancel(r.Context())
 	cancel()
