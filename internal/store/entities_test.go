@@ -62,6 +62,23 @@ func (f *fixture) gets() int {
 	return 0
 }
 
+// sendOnce sends a call once, and again only if another test has flushed the scripts. It returns what is to be sent again.
+func (f *fixture) sendOnce(call Call) (again []int) {
+	f.Helper()
+	for {
+		again, missing, err := f.store.send(f.Context(), f.now, []Call{call}, [][]int{{0}}, make([]Reply, 1))
+		if err != nil {
+			f.Fatal(err)
+		}
+		if missing == nil {
+			return again
+		}
+		if err := missing.load(f.Context(), f.client); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
 // TestACheckOfTheCustomerIsFlatInItsEntities is a regression: it read every one of them.
 func TestACheckOfTheCustomerIsFlatInItsEntities(t *testing.T) {
 	client := ownRedis(t) // others would be counted too
@@ -99,10 +116,8 @@ func TestAPlanOfManyEntitiesIsChangedInBoundedSteps(t *testing.T) {
 	f.run(f.check(10+7, true))
 	attach := f.store.PlanAttach(f.step(), f.items, catalog.Plan("large"), nil, time.Time{}, 0)
 	// One call: whoever comes next goes on.
-	replies := make([]Reply, 1)
-	again1, _, err := f.store.send(t.Context(), f.now, []Call{attach}, [][]int{{0}}, replies)
-	if err != nil || len(again1) != 1 {
-		t.Fatalf("the plan of %d entities was changed at once: %v", entities, err)
+	if left := f.sendOnce(attach); len(left) != 1 {
+		t.Fatalf("the plan of %d entities was changed at once", entities)
 	}
 	step := f.step()
 	step.Entity = fmt.Sprint("e", entities-1)
@@ -130,11 +145,10 @@ func TestResetsOfManyEntitiesAreAppliedInBoundedSteps(t *testing.T) {
 	f, _ := newCrowd(t, entities)
 	f.run(f.check(10+777, true))
 	f.now = f.now.AddDate(0, 1, 1)
-	replies := make([]Reply, 1)
 	check := f.check(1, true)
 	check.wantsRows = true
-	if again1, _, err := f.store.send(t.Context(), f.now, []Call{check}, [][]int{{0}}, replies); err != nil || len(again1) != 1 {
-		t.Fatalf("all is reset at once: %v, %+v", err, replies)
+	if left := f.sendOnce(check); len(left) != 1 {
+		t.Fatal("all is reset at once")
 	}
 	got := f.outcome(f.run(again(check))[0])
 	if want := int64(10*entities - 1); got.Pool.Remaining() != want {
@@ -188,6 +202,43 @@ func TestUsageBeyondEverythingGoesToTheLastEntity(t *testing.T) {
 		last := lines[len(lines)-1]
 		if outcome.Events[0].Amount != units || last.Balance.Entity != fmt.Sprint("e", entities-1) || n == 1 && (len(lines) != 1 || last.Kind != balance.KindOverage) {
 			t.Errorf("of %d: %d in %d lines, the last %+v of %+v", units, outcome.Events[0].Amount, len(lines), last, last.Balance)
+		}
+	}
+}
+
+// TestAnEntityThatCannotBeReadIsPassedOverByResets is a regression: it kept every check of the customer from being decided.
+func TestAnEntityThatCannotBeReadIsPassedOverByResets(t *testing.T) {
+	const entities = 120
+	f, _ := newCrowd(t, entities)
+	f.run(f.check(10+15, true)) // of e0 and e1
+	if err := f.client.Set(f.Context(), entityKey(f.store.customerKey("c"), "e7"), "spoiled", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	f.now = f.now.Add(32 * 24 * time.Hour)
+	got := f.outcome(f.run(f.check(1, false))[0])
+	const left = 10 * entities
+	if got.Code != balance.Included || got.Pool.Remaining() != left {
+		t.Errorf("got %s with %d left, want %d", got.Code, got.Pool.Remaining(), left)
+	}
+}
+
+// TestRowsAreForAllStepsOfACall is a regression: a step that had not asked for the catalogue's rows was reset without them
+// if one beside it had.
+func TestRowsAreForAllStepsOfACall(t *testing.T) {
+	items := &Items{all: []byte("all")}
+	a, b := []byte("a"), []byte("b")
+	for _, c := range []struct {
+		name  string
+		calls []Call
+		want  []byte
+	}{
+		{"nobody asked", []Call{{rows: a, items: items}, {rows: b, items: items}}, nil},
+		{"one asked, of the same feature", []Call{{rows: a, items: items}, {rows: a, items: items, wantsRows: true}}, a},
+		{"one asked, of another feature", []Call{{rows: a, items: items}, {rows: b, items: items, wantsRows: true}}, items.all},
+		{"one has none", []Call{{items: items}, {rows: b, items: items, wantsRows: true}}, items.all},
+	} {
+		if got := rowsOf(c.calls, []int{0, 1}); string(got) != string(c.want) {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
 }

@@ -269,8 +269,5 @@ func (c *Call) Load(ctx context.Context, client redis.Scripter) error {
 	return c.script.load(ctx, client)
 }
 
-// Script is the text of the call's script, for those who measure it.
-func (c *Call) Script() string { return c.script.text }
-
 // hasBrace says whether a key prefix would move the hash tag.
 func hasBrace(prefix string) bool { return strings.ContainsAny(prefix, "{}") }

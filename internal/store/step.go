@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"time"
 
@@ -131,7 +132,6 @@ func command(now time.Time, calls []Call, group []int) []any {
 		command = append(command, of)
 		return len(command) - fixed
 	}
-	var rows []byte
 	for i, n := range group {
 		call := &calls[n]
 		switch {
@@ -143,14 +143,8 @@ func command(now time.Time, calls []Call, group []int) []any {
 		}
 		values += stepValues + call.needs
 		steps = call.appendStep(steps, key, place(&call.entityKey), place(&call.answerKey))
-		if call.wantsRows {
-			if rows == nil {
-				rows = call.rows
-			} else if !sameRows(rows, call.rows) {
-				rows = call.items.all
-			}
-		}
 	}
+	rows := rowsOf(calls, group)
 	data := len(command) - fixed
 	log := place(&first.log)
 	command[0], command[1], command[2] = name, first.script.Hash(), len(command)-fixed
@@ -170,6 +164,21 @@ func command(now time.Time, calls []Call, group []int) []any {
 	packed = msgp.AppendInt(packed, log)
 	packed = msgp.AppendInt(packed, len(group))
 	return append(command, append(packed, steps...))
+}
+
+// rowsOf are the catalogue's rows for a group, nil if no call has asked for them. They are for all of its steps: one that
+// could do without may be due, too, by now.
+func rowsOf(calls []Call, group []int) []byte {
+	if !slices.ContainsFunc(group, func(n int) bool { return calls[n].wantsRows }) {
+		return nil
+	}
+	rows := calls[group[0]].rows
+	for _, n := range group {
+		if call := &calls[n]; rows == nil || !sameRows(rows, call.rows) {
+			return call.items.all
+		}
+	}
+	return rows
 }
 
 // sameRows says whether two are the same in memory.

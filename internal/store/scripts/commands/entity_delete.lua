@@ -37,6 +37,7 @@ commands['entity.delete'] = function(c, expected, seats)
       local view = choose(c, nil, candidates, 1, #candidates)
       if view.allowed then
         local lines, amount = apply(view, view.need)
+        if not lines then return nil, 'amount_out_of_range' end
         local event = { feature, candidates[2], '', amount, snapshot_of(view, lines), lines }
         return { snapshot_of(view) }, { event }, NOTHING, true
       end

@@ -9,7 +9,7 @@
 -- ARGV[1]: a packed list: HEAD, and STEP for each step, one after the other.
 --
 -- Returns a list, for each step:
---   the outcome (MessagePack, see outcome.go)    it was decided now
+--   the outcome (of a check formats.check, of a command lib/command.lua)    it was decided now
 --   {outcome}                                    it was decided before, and this is the outcome of that time
 --   {}                                           it was decided, committed and forgotten: the caller has lost the partition
 --   RETRY.alone                                  nothing was done: another step of the customer failed, send it in a call of its own
@@ -34,6 +34,8 @@ local resumable
 -- What a step raises that needs rows; or that must be sent again, after what is worth keeping was done for it
 -- and nothing else. Anything else that is raised is a failure.
 local NEEDS_ROWS, NEEDS_MORE = {}, {}
+-- Of a customer that changes more keys than there is room for, beside the others or at all.
+local TOO_MANY = { err = 'more keys are changed than one command can write' }
 
 local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 
@@ -55,7 +57,7 @@ local function readable(key, text)
   if not text then text = call('GET', key) end
   if not text or text == '' then return false end -- '': what was removed, until its key is
   local v = values_of(text)
-  if v[C.format] ~= LIMIT.format then error('user_script:0: what a key holds was not written by this version of Tollgate') end
+  if type(v) ~= 'table' or v[C.format] ~= LIMIT.format then error('user_script:0: what a key holds was not written by this version of Tollgate') end
   return v
 end
 
@@ -146,6 +148,7 @@ local function collect(c, writes)
       n = n + 2
     end
   end
+  if n > LIMIT.writes then error(TOO_MANY) end
   if not c.changed then return end
   if c.new then keep_entries(c) end
   writes[n + 1], writes[n + 2] = c.key, text_of_owner(c)
@@ -222,7 +225,7 @@ local function take_steps(take)
     if failed == NEEDS_ROWS then
       replies[i] = RETRY.rows
     elseif failed then
-      local alone = (i == 1 or of[i - 1] ~= of[i]) and (i == n or of[i + 1] ~= of[i])
+      local alone = (n == 1 or failed ~= TOO_MANY) and (i == 1 or of[i - 1] ~= of[i]) and (i == n or of[i + 1] ~= of[i])
       if alone then
         replies[i] = { { type(failed) == 'table' and failed.err or tostring(failed) } }
       else

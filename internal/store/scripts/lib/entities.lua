@@ -38,6 +38,24 @@ local function entity_by_number(c, number)
   return id and id ~= '' and entity_of(c, id) or nil
 end
 
+-- Whether a problem lies in what a key holds. Any other problem may pass.
+local function is_unreadable(problem)
+  local text = type(problem) == 'table' and problem.err or tostring(problem)
+  for _, words in ipairs({ 'WRONGTYPE', 'was not written by this version', 'Bad data format', 'Missing bytes', 'msgpack: ' }) do
+    if string.find(text, words, 1, true) then return true end
+  end
+  return false
+end
+
+-- entity_by_number for those who visit all: an entity that cannot be read is passed over. It fails by itself, whenever
+-- it is asked for.
+local function entity_to_visit(c, number)
+  ids_of_chunk(c, floor(number / DIRECTORY.size)) -- it is of others, too
+  local is_read, entity = pcall(entity_by_number, c, number)
+  if is_read then return entity end
+  if not is_unreadable(entity) then error(entity, 0) end
+end
+
 -- Visits the customer's entities, in the order of their creation, until visit(entity) returns true.
 local function each_entity(c, visit)
   if c.v[C.entities] == '' then return end
@@ -60,7 +78,7 @@ local function walk_shared(c, shared)
       shared[SHARED.walk], shared[SHARED.due] = -1, shared[SHARED.walk_due]
       return
     end
-    local entity = entity_by_number(c, number)
+    local entity = entity_to_visit(c, number)
     local p = entity and pool_of(entity, feature)
     local due = p and has_shared(p.s) and p.s[POOL.due] or 0
     if due > 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then shared[SHARED.walk_due] = due end
@@ -80,7 +98,7 @@ local function find(view, kind, need, found, count_only)
   local q, sign = queue_of(c, view.shared, kind), direction(kind)
   local places, kept, cursor = q[QUEUE.places], {}, q[QUEUE.cursor]
   local function look_at(place)
-    local entity = entity_by_number(c, sign * place)
+    local entity = entity_to_visit(c, sign * place)
     local p = entity and pool_of(entity, feature)
     local amount = p and amount_in(p.s, kind) or 0
     if amount > 0 then
@@ -193,17 +211,6 @@ local function find_to_give_back(view, amount, found)
   return missing ~= nil
 end
 
--- Gets the parts of those entities that need is drawn from, or given back to; false where they are too many. It may have
--- to be sent again.
-local function load_for(view, need, force)
-  local shared, found, ok = view.shared, {}, nil
-  if not shared then return end
-  if need < 0 then ok = find_to_give_back(view, -need, found) else ok = find_to_take(view, need, force, found) end
-  if ok == false then return false end
-  add_parts(view, found)
-  if shared[SHARED.rolling] > 0 then view.rollovers = true end
-end
-
 -- Finds those that a snapshot shows before others.
 local function find_shown(view)
   view.shown = {}
@@ -215,4 +222,17 @@ local function find_rolling(view, balances, found)
   for _, expiry in ipairs(soonest_first(view.shared[SHARED.expiries])) do
     if balances > 0 then balances = find(view, expiry, balances, found, true) end
   end
+end
+
+-- Gets the parts of those entities that need is drawn from, or given back to; false where they are too many. It may have
+-- to be sent again.
+local function load_for(view, need, force)
+  local shared, found, ok = view.shared, {}, nil
+  if not shared then return end
+  -- What is shown afterwards is found now: once something has been taken, the step cannot be sent again.
+  if shared[SHARED.rolling] > 0 then find_rolling(view, LIMIT.shown + 1, view.shown) end
+  if need < 0 then ok = find_to_give_back(view, -need, found) else ok = find_to_take(view, need, force, found) end
+  if ok == false then return false end
+  add_parts(view, found)
+  if shared[SHARED.rolling] > 0 then view.rollovers = true end
 end

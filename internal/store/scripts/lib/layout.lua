@@ -229,7 +229,7 @@ local SNAPSHOT = {
 local TOTALS = {
   shown_parts = 1,    -- the first so many parts are the breakdown
   rollover_parts = 2, -- so many behind them are there for their rollovers, further ones for the lines
-  granted_millions = 3, granted = 4, -- sums in two numbers, see new_sum (choose.lua)
+  granted_millions = 3, granted = 4, -- sums in two numbers, see add_to (shared.lua)
   remaining_millions = 5, remaining = 6,
   usage_millions = 7, usage = 8,
   unlimited = 9, overage = 10, -- 0 or 1
@@ -243,6 +243,7 @@ local KIND = { rollover = 1, included = 2, prepaid = 3, overage = 4, unlimited =
 
 local LIMIT = {
   keys = 960,             -- in one command: Lua passes no more than some thousand values
+  writes = 7000,          -- keys and texts in the MSET of a call
   small = 4294967295,     -- the largest amount of a small pool
   small_time = 281474976710655,
   format = 1,             -- of what stands in Redis

@@ -188,9 +188,9 @@ local function change_balances(c, owner, plan, started, scope)
   for i, item in ipairs(plan[PLAN.items]) do
     local change = change_of(plan, i)
     if change then
-      local feature, holders, found = item[I.feature], holders_of(c, item, owner, scope), 0
-      for _, holder in ipairs(holders) do
-        local list = balances_held(holder[1], feature)
+      local feature = item[I.feature]
+      for _, holder in ipairs(holders_of(c, item, owner, scope)) do
+        local list, found = balances_held(holder[1], feature), 0
         for _, b in ipairs(list) do
           if is_of_plan(c, b, plan[PLAN.id], owner, holder[1]) and b.details[D.id] == item[I.number] then
             found = found + 1
@@ -198,13 +198,11 @@ local function change_balances(c, owner, plan, started, scope)
             if b[B.included] + b[B.prepaid] > LIMIT.max or usage_of(b, 0) > LIMIT.max then return 'amount_out_of_range' end
           end
         end
-        if found > 0 then put_held(c, holder[1], feature, list) end
-      end
-      if found == 0 and plan[PLAN.one_off] == 1 then
-        for _, holder in ipairs(holders) do
-          local quantity = plan[PLAN.quantities][i]
+        if found > 0 then
+          put_held(c, holder[1], feature, list)
+        elseif plan[PLAN.one_off] == 1 then
           local code = add_balance(c, holder[1], feature,
-            new_balance(c, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, quantity, 1))
+            new_balance(c, plan[PLAN.id], plan[PLAN.rank], item, holder[2], started, started, plan[PLAN.quantities][i], 1))
           if code then return code end
         end
       end
@@ -260,16 +258,6 @@ local function do_job(c, job, plan, entity)
   end
 end
 
--- Whether a problem lies in what a key holds. An entity whose key it is fails by itself, whenever it is asked for. Any
--- other problem may pass, and then the entity is there.
-local function is_unreadable(problem)
-  local text = type(problem) == 'table' and problem.err or tostring(problem)
-  for _, words in ipairs({ 'WRONGTYPE', 'was not written by this version', 'Bad data format', 'Missing bytes', 'msgpack: ' }) do
-    if string.find(text, words, 1, true) then return true end
-  end
-  return false
-end
-
 -- Goes on with the customer's job, LIMIT.changes entities at a time.
 local function run_job(c)
   local job = c.v[C.job]
@@ -282,9 +270,8 @@ local function run_job(c)
       c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
       return
     end
-    local is_read, entity = pcall(entity_by_number, c, job[JOB.next])
-    if not is_read and not is_unreadable(entity) then error(entity, 0) end
-    if is_read and entity then do_job(c, job, plan, entity) end
+    local entity = entity_to_visit(c, job[JOB.next])
+    if entity then do_job(c, job, plan, entity) end
     job[JOB.next] = job[JOB.next] + 1
   end
   error(NEEDS_MORE)

@@ -147,7 +147,7 @@ local function enqueue(q, place)
     table.insert(places, n, place)
   else
     -- They are looked for again from here on.
-    q[QUEUE.cursor] = n <= #places and min(places[n], place) or place
+    q[QUEUE.cursor] = place
     for k = #places, 1, -1 do
       if places[k] >= q[QUEUE.cursor] then places[k] = nil end
     end
