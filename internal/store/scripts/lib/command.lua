@@ -104,7 +104,10 @@ local function take_command(c)
     for _, shared in ipairs(shared_sums(c)) do walk_if_due(c, shared) end
     if is_job_of_record(c) then
       resumable = false
-      local snapshots = snapshots_of(all_views(c))
+      -- What it has changed is in effect, whether all of it can be shown or not.
+      local is_read, snapshots = pcall(function() return snapshots_of(all_views(c)) end)
+      if not is_read and not is_unreadable(snapshots) then error(snapshots, 0) end
+      if not is_read then snapshots = NOTHING end
       c.v[C.job] = ''
       return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
     end

@@ -41,7 +41,7 @@ end
 -- Whether a problem lies in what a key holds. Any other problem may pass.
 local function is_unreadable(problem)
   local text = type(problem) == 'table' and problem.err or tostring(problem)
-  for _, words in ipairs({ 'WRONGTYPE', 'was not written by this version', 'Bad data format', 'Missing bytes', 'msgpack: ' }) do
+  for _, words in ipairs({ 'WRONGTYPE', 'was not written by this version', 'Bad data format', 'Missing bytes', 'msgpack: ', 'data string too short' }) do
     if string.find(text, words, 1, true) then return true end
   end
   return false
@@ -161,6 +161,16 @@ local function rollovers_in(found)
   return left
 end
 
+-- What the balances that the customer holds itself have of something.
+local function own_amount(view, amount_of)
+  local amount = 0
+  for n = 1, #view.parts do
+    local s = view.parts[n].s
+    for i = POOL.base, #s - 1, B.size do amount = amount + amount_of(s, i) end
+  end
+  return amount
+end
+
 -- The entity that deduct looks at last.
 local function find_last(view, found)
   for number = view.customer.v[C.entities][1] - 1, 0, -1 do
@@ -176,27 +186,23 @@ end
 -- Finds the entities that deduct takes need from, and maybe others; false where they are too many.
 local function find_to_take(view, need, force, found)
   local shared, missing = view.shared, need
-  for _, expiry in ipairs(soonest_first(shared[SHARED.expiries])) do
+  for _, expiry in ipairs(soonest_first(shared[SHARED.expiries], 1)) do
     missing = find(view, expiry, missing, found)
     if not missing then return false end
     if missing == 0 then return end
   end
   -- All with rollovers are found. What the customer holds itself comes before what entities have beside these.
   local rolled = rollovers_in(found)
-  need = need - rolled
-  for n = 1, #view.parts do
-    local s = view.parts[n].s
-    for i = POOL.base, #s - 1, B.size do
-      if is_unlimited(s, i) then return end
-      need = need - remaining_of(s, i)
-    end
-  end
+  need = need - rolled - own_amount(view, function(s, i) return is_unlimited(s, i) and math.huge or remaining_of(s, i) end)
   if need <= 0 then return end
   local there = shared[SHARED.unlimited] > 0 and need or min(need, sum_at(shared, SHARED.remaining) - rolled)
   missing = find(view, WANTED.left, there, found)
   if not missing then return false end
   if missing > 0 then error('shared balances do not hold what they add up to') end
-  need = need - there
+  need = need - there - own_amount(view, function(s, i)
+    if not allows_overage(s, i) then return 0 end
+    return s[i + B.max] < 0 and math.huge or max(0, s[i + B.max] - s[i + B.over])
+  end)
   if need > 0 and shared[SHARED.overage] > 0 then need = find(view, WANTED.open, need, found) end
   if not need then return false end
   if need > 0 and force then find_last(view, found) end
@@ -205,10 +211,19 @@ end
 -- Finds the entities that give_back gives an amount to, and maybe others; false where they are too many.
 local function find_to_give_back(view, amount, found)
   local missing = find(view, WANTED.over, amount, found)
-  if missing and missing > 0 then missing = find(view, WANTED.used, missing, found) end
-  -- Those whose rollovers expire last come first: all are wanted.
-  if missing and missing > 0 and view.shared[SHARED.rolling] > 0 then missing = find(view, WANTED.rolled, math.huge, found) end
-  return missing ~= nil
+  if not missing then return false end
+  missing = missing - own_amount(view, function(s, i) return is_unlimited(s, i) and 0 or s[i + B.over] end)
+  if missing > 0 then missing = find(view, WANTED.used, missing, found) end
+  if not missing then return false end
+  missing = missing - own_amount(view, function(s, i)
+    if is_unlimited(s, i) then return s[i + B.over] end
+    return s[i + B.included] + s[i + B.prepaid] - s[i + B.included_left] - s[i + B.prepaid_left]
+  end)
+  for _, expiry in ipairs(soonest_first(view.shared[SHARED.expiries], -1)) do
+    if missing <= 0 then return end
+    missing = find(view, expiry, missing, found)
+    if not missing then return false end
+  end
 end
 
 -- Finds those that a snapshot shows before others.
@@ -219,7 +234,7 @@ end
 
 -- Finds those with the rollovers that expire soonest.
 local function find_rolling(view, balances, found)
-  for _, expiry in ipairs(soonest_first(view.shared[SHARED.expiries])) do
+  for _, expiry in ipairs(soonest_first(view.shared[SHARED.expiries], 1)) do
     if balances > 0 then balances = find(view, expiry, balances, found, true) end
   end
 end
@@ -232,7 +247,9 @@ local function load_for(view, need, force)
   -- What is shown afterwards is found now: once something has been taken, the step cannot be sent again.
   if shared[SHARED.rolling] > 0 then find_rolling(view, LIMIT.shown + 1, view.shown) end
   if need < 0 then ok = find_to_give_back(view, -need, found) else ok = find_to_take(view, need, force, found) end
-  if ok == false then return false end
+  local n = 0
+  for _ in pairs(found) do n = n + 1 end
+  if ok == false or n > LIMIT.places then return false end
   add_parts(view, found)
   if shared[SHARED.rolling] > 0 then view.rollovers = true end
 end

@@ -112,7 +112,7 @@ local SHARED = {
   walk_due = 20, -- when something of those that were walked is due first
   -- Lists: a time, and how many balances, and so on.
   resets = 21,   -- when they reset
-  expiries = 22, -- when the soonest rollover that something is left of expires
+  expiries = 22, -- when the rollover expires that is taken from next; and below zero, that which is given back to next
   queues = 23,   -- list of QUEUE, for the kinds that were asked for
 }
 
@@ -120,15 +120,15 @@ local SHARED = {
 -- the list. A place is an entity's number, below zero where the last comes first.
 local QUEUE = { kind = 1, cursor = 2, places = 3 }
 
--- Kinds of a QUEUE; others are times: what is left of rollovers that expire then, and are the soonest of their balance.
+-- Kinds of a QUEUE; others are times: rollovers that expire then, and are the next of their balance to be taken from; or
+-- below zero, to be given back to.
 local WANTED = {
   left = 1,   -- something is left, rollovers apart, or unlimited
   open = 2,   -- room for overage
   holder = 3, -- a shared balance
   over = 4,   -- overage; from here on the last entity comes first
   used = 5,   -- something to give back otherwise, rollovers apart
-  rolled = 6, -- rollovers to give back to
-  last = 6,
+  last = 5,
 }
 
 -- What one entity adds to SHARED.balances to SHARED.rolling, in their order.

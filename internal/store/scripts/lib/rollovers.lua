@@ -90,15 +90,15 @@ local function movable(runs, j, sign, key)
   return max(0, runs[j + R.taken] - held_by(runs, j, expired_by(runs, j, -key - 1)))
 end
 
--- What is left of a balance's rollovers that expire at a time or before.
-local function left_until(text, time)
-  local runs, left = values_of(text), 0
-  for j = 0, #runs - R.size, R.size do left = left + movable(runs, j, 1, time) end
-  return left
+-- How much of a balance's rollovers can be taken, or given back, up to a key.
+local function movable_until(text, sign, key)
+  local runs, amount = values_of(text), 0
+  for j = 0, #runs - R.size, R.size do amount = amount + movable(runs, j, sign, key) end
+  return amount
 end
 
--- Whether anything can be given back to a balance's rollovers.
-local function has_taken(text) return first_key(values_of(text), -1) ~= nil end
+-- When the latest rollover that something was taken of expires, below zero; nil if nothing was taken.
+local function latest_taken(text) return first_key(values_of(text), -1) end
 
 -- Moves up to most of one balance's rollovers, those from key from to key to, and returns how much. It
 -- looks for the key up to which all is moved by halving, so that the length of runs costs nothing,

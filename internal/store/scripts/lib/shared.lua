@@ -58,6 +58,7 @@ local function contribution_of(s)
         out[ADDS.rolling] = out[ADDS.rolling] + 1
         add_to(out, ADDS.remaining, rollovers_left(s[i + B.rollovers]))
         expiries[#expiries + 1] = soonest_left(s[i + B.rollovers])
+        expiries[#expiries + 1] = latest_taken(s[i + B.rollovers])
       end
       if flags >= FLAG.overage then
         out[ADDS.overage] = out[ADDS.overage] + 1
@@ -99,10 +100,12 @@ local function count_times(times, gone, come)
   end
 end
 
--- The times of such a list, the soonest first.
-local function soonest_first(times)
+-- The times of such a list above zero, or (sign -1) below, the least first.
+local function soonest_first(times, sign)
   local list = {}
-  for n = 1, #times, 2 do list[#list + 1] = times[n] end
+  for n = 1, #times, 2 do
+    if sign * times[n] > 0 then list[#list + 1] = times[n] end
+  end
   table.sort(list)
   return list
 end
@@ -124,10 +127,9 @@ local function amount_in(s, kind)
         if not unlimited then amount = amount + s[i + B.over] end
       elseif kind == WANTED.used then
         amount = amount + (unlimited and s[i + B.over] or s[i + B.included] + s[i + B.prepaid] - left)
-      elseif kind == WANTED.rolled then
-        if s[i + B.rollovers] ~= '' and has_taken(s[i + B.rollovers]) then amount = amount + s[i + B.from_rollovers] end
-      elseif s[i + B.rollovers] ~= '' and soonest_left(s[i + B.rollovers]) == kind then
-        amount = amount + left_until(s[i + B.rollovers], kind)
+      elseif s[i + B.rollovers] ~= '' then
+        local next_key = kind > 0 and soonest_left or latest_taken
+        if next_key(s[i + B.rollovers]) == kind then amount = amount + movable_until(s[i + B.rollovers], kind > 0 and 1 or -1, kind) end
       end
     end
   end
@@ -135,7 +137,7 @@ local function amount_in(s, kind)
 end
 
 -- The factor between an entity's number and its place in a queue.
-local function direction(kind) return (kind == WANTED.over or kind == WANTED.used) and -1 or 1 end
+local function direction(kind) return (kind < 0 or kind == WANTED.over or kind == WANTED.used) and -1 or 1 end
 
 -- Puts a place into a queue, in front of its cursor.
 local function enqueue(q, place)
@@ -181,7 +183,7 @@ local function drop_queues(shared)
   for n = #queues, 1, -1 do
     local kind, found = queues[n][QUEUE.kind], false
     for k = 1, #expiries, 2 do found = found or expiries[k] == kind end
-    if kind > WANTED.last and not found then table.remove(queues, n) end
+    if (kind < 0 or kind > WANTED.last) and not found then table.remove(queues, n) end
   end
 end
 

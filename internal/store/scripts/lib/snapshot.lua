@@ -25,7 +25,7 @@ local function snapshot_of_many(view, lines)
     if shared[SHARED.unlimited] > 0 then t[TOTALS.unlimited] = 1 end
     if shared[SHARED.overage] > 0 then t[TOTALS.overage] = 1 end
     if shared[SHARED.unbounded] > 0 then t[TOTALS.bounded] = 0 end
-    reset_at(soonest_first(shared[SHARED.resets])[1] or 0)
+    reset_at(soonest_first(shared[SHARED.resets], 1)[1] or 0)
   end
   local shown, parts, of_part = 0, {}, {} -- of_part: of each part that is shown, the part of the snapshot, and the places of balances in it
   local rolling = {}                      -- balances with rollovers: {when the soonest expires, place among all, s, i, part}
