@@ -242,3 +242,92 @@ func TestRowsAreForAllStepsOfACall(t *testing.T) {
 		}
 	}
 }
+
+// ofAnyCrowd runs a test with as many entities as a queue has no room for, and with some that it has.
+func ofAnyCrowd(t *testing.T, plan balance.Plan, test func(t *testing.T, f *fixture, entities int)) {
+	client := ownRedis(t)
+	for _, entities := range []int{150, 2100} {
+		t.Run(strconv.Itoa(entities), func(t *testing.T) {
+			f := newFixtureOn(t, client, false)
+			f.crowd(entities, plan)
+			test(t, f, entities)
+		})
+	}
+}
+
+// eachTakes has every entity deduct something.
+func (f *fixture) eachTakes(entities int, units int64) {
+	f.Helper()
+	var calls []Call
+	for n := range entities {
+		step := f.step()
+		step.Entity = fmt.Sprint("e", n)
+		calls = append(calls, f.deduct(step, "m", units))
+	}
+	f.run(calls...)
+}
+
+var unboundedOverage = &balance.ItemPrice{Method: balance.UsageBased, BillingUnits: 1, MaxPurchase: balance.Unbounded}
+
+// TestTheCustomersOwnOverageComesBeforeThatOfItsEntities is a regression: many entities were looked for in vain.
+func TestTheCustomersOwnOverageComesBeforeThatOfItsEntities(t *testing.T) {
+	plan := planOfSeats("team", 0)
+	plan.Items[0].Price = &balance.ItemPrice{Method: balance.UsageBased, BillingUnits: 1, MaxPurchase: 1}
+	plan.Items = append(plan.Items, balance.Item{FeatureID: "m", Number: 2, Included: 5, Price: unboundedOverage})
+	ofAnyCrowd(t, plan, func(t *testing.T, f *fixture, _ int) {
+		got := f.outcome(f.run(f.check(5000, true))[0])
+		if got.Code != "overage" || got.Amount != 5000 {
+			t.Errorf("got %s, %d taken", got.Code, got.Amount)
+		}
+		for _, line := range got.Deductions {
+			if line.Balance.Entity != "" {
+				t.Errorf("taken from %+v", line.Balance)
+			}
+		}
+	})
+}
+
+// TestTheCustomersOwnOverageIsGivenBackBeforeWhatItsEntitiesUsed is a regression of the same kind.
+func TestTheCustomersOwnOverageIsGivenBackBeforeWhatItsEntitiesUsed(t *testing.T) {
+	plan := planOfSeats("team", 10)
+	plan.Items = append(plan.Items, balance.Item{FeatureID: "m", Number: 2, Price: unboundedOverage})
+	ofAnyCrowd(t, plan, func(t *testing.T, f *fixture, entities int) {
+		f.command(f.store.BalanceUpdate(f.step(), f.items, "m", "team/m#2", FieldUsage, 5000))
+		f.eachTakes(entities, 1)
+		got := f.outcome(f.run(f.check(-3000, true))[0])
+		if got.Amount != -3000 || len(got.Deductions) != 1 || got.Deductions[0].Balance.Entity != "" {
+			t.Errorf("got %s, %d in %d lines", got.Code, got.Amount, len(got.Deductions))
+		}
+	})
+}
+
+// TestRolloversOfManyEntitiesAreGivenBackTo is a regression: not one unit could be if too many had taken from theirs.
+func TestRolloversOfManyEntitiesAreGivenBackTo(t *testing.T) {
+	plan := planOfSeats("team", 10)
+	plan.Items[0].Rollover = &balance.Rollover{Max: 1000, ExpiryMonths: 3}
+	ofAnyCrowd(t, plan, func(t *testing.T, f *fixture, entities int) {
+		f.now = f.now.AddDate(0, 1, 1)
+		f.run(f.check(1, false))
+		f.eachTakes(entities, 1)
+		got := f.outcome(f.run(f.check(-1, true))[0])
+		if got.Amount != -1 || len(got.Deductions) != 1 || got.Deductions[0].Balance.Entity != fmt.Sprint("e", entities-1) {
+			t.Errorf("got %s, %d in %d lines", got.Code, got.Amount, len(got.Deductions))
+		}
+	})
+}
+
+// TestAJobPassesOverAnEntityWhoseBalancesCannotBeRead is a regression: no step of the customer was decided any more.
+func TestAJobPassesOverAnEntityWhoseBalancesCannotBeRead(t *testing.T) {
+	for _, h := range []harm{spoiledPools, unreadable, {"of another kind", func(f *fixture, key string) { f.set(key, "hello") }}} {
+		t.Run(h.name, func(t *testing.T) {
+			f, catalog := newCrowd(t, 120)
+			h.do(f, entityKey(f.store.customerKey("c"), "e5"))
+			f.run(f.store.PlanAttach(f.step(), f.items, catalog.Plan("large"), nil, time.Time{}, 0))
+			step := f.step()
+			step.Entity = "e7"
+			if got := f.outcome(f.run(f.deduct(step, "m", 20))[0]); got.Code != balance.Included || got.Amount != 20 {
+				t.Errorf("e7 got %s, %d taken", got.Code, got.Amount)
+			}
+		})
+	}
+}
