@@ -7,12 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -271,13 +273,18 @@ func (p *Process) AwaitReady(t testing.TB, httpAddr string) {
 	}
 }
 
-// FreeAddr is a loopback address that nobody listens at.
+// FreeAddr is a loopback address that nobody listens at. Its port is one that Linux does not give to connections:
+// one of these could take it before the program that it is for.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, ports, tries = 20_000, 12_000, 100
+	for range tries {
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(ports))))
+		if err == nil {
+			defer listener.Close()
+			return listener.Addr().String()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatalf("no port from %d to %d is free", lowest, lowest+ports-1)
+	return ""
 }

@@ -41,6 +41,7 @@ local struct = rawget(_G, 'struct') or (function()
       local values, n = {}, 0
       at = at or 1
       each_item(format, function(kind, size)
+        if at + (kind == 'c' and values[n] or size) - 1 > #text then error('data string too short') end
         if kind == 'c' then
           local length = values[n]
           values[n], at = sub(text, at, at + length - 1), at + length
