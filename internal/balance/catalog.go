@@ -38,6 +38,9 @@ func (f *Feature) EventType() string {
 	return f.ID
 }
 
+// IsSeatLike says whether the feature is occupied rather than used up: entities take it, and its usage outlives a plan.
+func (f *Feature) IsSeatLike() bool { return f.Type == Metered && !f.Consumable }
+
 // CreditCost is the cost of one whole unit of a feature in credits.
 type CreditCost struct {
 	FeatureID string

@@ -128,10 +128,6 @@ func (c *command) planDetach() (store.Call, *balance.Error) {
 	return c.engine.store.PlanDetach(c.step(true), c.rules.items, c.PlanID), nil
 }
 
-func isSeatLike(feature *balance.Feature) bool {
-	return feature.Type == balance.Metered && !feature.Consumable
-}
-
 // seats is a number of seats in units of a seat-like feature.
 func seats(n string, feature *balance.Feature) int64 {
 	count, _ := balance.ParseUnits(n, feature.Precision) // a whole number fits every precision
@@ -146,7 +142,7 @@ func (c *command) entityCreate() (store.Call, *balance.Error) {
 	if err != nil {
 		return store.Call{}, err
 	}
-	if !isSeatLike(feature) {
+	if !feature.IsSeatLike() {
 		return store.Call{}, invalid("%s is consumable; an entity takes a seat of a feature with consumable: false", feature.ID)
 	}
 	return c.engine.store.EntityCreate(c.step(true), c.rules.items, feature.ID, c.Name,
@@ -159,7 +155,7 @@ func (c *command) entityDelete() (store.Call, *balance.Error) {
 	}
 	var all []store.SeatNeeds
 	for i := range c.rules.catalog.Features {
-		if feature := &c.rules.catalog.Features[i]; isSeatLike(feature) {
+		if feature := &c.rules.catalog.Features[i]; feature.IsSeatLike() {
 			all = append(all, store.SeatNeeds{FeatureID: feature.ID, Needs: needs(c.rules.catalog, feature, seats("-1", feature))})
 		}
 	}

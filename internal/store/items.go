@@ -41,7 +41,7 @@ func NewItems(catalog *balance.Catalog) *Items {
 	items.defaults = packList(defaults)
 	var kept [][]byte
 	for i := range catalog.Features {
-		if isKept(&catalog.Features[i]) {
+		if catalog.Features[i].IsSeatLike() {
 			kept = append(kept, msgp.AppendString(nil, catalog.Features[i].ID))
 		}
 	}
@@ -55,10 +55,6 @@ func packList(entries [][]byte) []byte {
 		packed = append(packed, entry...)
 	}
 	return packed
-}
-
-func isKept(feature *balance.Feature) bool {
-	return feature.Type == balance.Metered && !feature.Consumable
 }
 
 func isFlag(catalog *balance.Catalog, item *balance.Item) bool {
@@ -134,7 +130,6 @@ func appendItem(dst []byte, catalog *balance.Catalog, item *balance.Item) []byte
 		rolloverMax, rolloverMonths = item.Rollover.Max, item.Rollover.ExpiryMonths
 	}
 	feature := catalog.Feature(item.FeatureID)
-	prepaid := item.Price != nil && item.Price.Method == balance.Prepaid
 	dst = msgp.AppendArrayHeader(dst, itemValues)
 	dst = msgp.AppendString(dst, item.FeatureID)
 	dst = msgp.AppendInt(dst, item.Number)
@@ -147,7 +142,7 @@ func appendItem(dst []byte, catalog *balance.Catalog, item *balance.Item) []byte
 	dst = msgp.AppendInt64(dst, rolloverMax)
 	dst = msgp.AppendInt(dst, rolloverMonths)
 	dst = msgp.AppendString(dst, item.PerEntity)
-	dst = msgp.AppendInt(dst, bit(prepaid))
+	dst = msgp.AppendInt(dst, bit(item.IsPrepaid()))
 	return msgp.AppendInt(dst, bit(feature.Type == balance.Boolean))
 }
 
