@@ -20,7 +20,7 @@ var (
 	comment     = regexp.MustCompile(`--[^\n]*`)
 	table       = regexp.MustCompile(`local ([A-Z]+) = \{((?:\s*\w+ = -?\d+,?)+)\s*\}\s*\n`)
 	field       = regexp.MustCompile(`(\w+) = (-?\d+)`)
-	declaration = regexp.MustCompile(`(?m)^local (?:function (\w+)\(|([a-z]\w*(?:, \w+)*|NOTHING)( = .*)?$)`)
+	declaration = regexp.MustCompile(`(?m)^local (?:function (\w+)\(|(\w+(?:, \w+)*)( = .*)?$)`)
 	word        = regexp.MustCompile(`\w+`)
 	reference   = regexp.MustCompile(`\b([A-Z]+)\.(\w+)`)
 )
@@ -87,7 +87,7 @@ func assemble(name string) string {
 		declaration, loader := group.loader(others)
 		declared, loaders = declared+declaration, loaders+loader
 	}
-	return writeOut(declaredFirst(declared + text.String() + loaders + body))
+	return declaredFirst(writeOut(declared + text.String() + loaders + body))
 }
 
 // upvalues are as many as a function of Lua can have.

@@ -9,6 +9,7 @@
 --   behind a STEP its candidates, STEP.needs values (lib/choose.lua)
 -- Outcome: formats.check; it is kept only with send_event.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
+
 -- Ends a step without a pool; rest is {totals, flag, plans}.
 local function end_without_pool(c, code, rest)
   local text = rest and text_of(rest) or ''

@@ -1,6 +1,6 @@
 -- forget: drops the outcomes of a source that are committed, and what is left of customers that do not
 -- exist for having been asked about.
--- uses: layout msgpack
+-- uses: layout msgpack log
 --
 -- KEYS[1] the log of the source, for example tollgate:log:Yk3a9d_Q; or KEYS[1] a customer, where there is
 --   no log (in a Cluster)
@@ -13,14 +13,9 @@ local source, committed, has_log = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local call, dropped = redis.call, 0
 
 local function forget_log(key)
-  local fields = {}
-  for _, field in ipairs(call('HKEYS', key)) do
-    local offset = string.match(field, ':(%d+)$')
-    if offset and tonumber(offset) < committed and #fields < LIMIT.keys then fields[#fields + 1] = field end
-  end
   local floor = tonumber(call('HGET', key, 'floor') or 0)
   if committed > floor then call('HSET', key, 'floor', string.format('%.0f', committed)) end
-  if #fields > 0 then dropped = dropped + call('HDEL', key, unpack(fields)) end
+  dropped = dropped + drop_entries(key, committed)
 end
 
 local function forget_customer(key, text)

@@ -18,7 +18,7 @@ commands['entity.delete'] = function(c, expected, seats)
   put_id(c, entity.v[E.number], '')
   local number, live, first = unpack(c.v[C.entities])
   for _ = 1, LIMIT.visits do -- those at the beginning that are gone
-    if first == number or (ids_of_chunk(c, math.floor(first / DIRECTORY.size))[first % DIRECTORY.size + 2] or '') ~= '' then break end
+    if first == number or id_by_number(c, first) then break end
     first = first + 1
   end
   -- Chunks of the directory below the first entity have nothing in them.

@@ -369,6 +369,11 @@ local function miss(runs, first, last, now, anchor, unit, count, full, most, mon
   return runs
 end
 
+-- B.flags of a balance of an item; shared is 0 or 1.
+local function flags_of(item, shared)
+  return item[I.unlimited] * FLAG.unlimited + shared * FLAG.shared + item[I.overage] * FLAG.overage
+end
+
 -- Takes over what the catalogue says of the balance's item today.
 local function adopt(s, i, d, feature, rows)
   s[i + B.included], d[D.added] = s[i + B.included] - d[D.added], 0
@@ -377,7 +382,7 @@ local function adopt(s, i, d, feature, rows)
     local item = row[2]
     if row[1] == d[D.plan] and item[I.number] == d[D.id] and item[I.feature] == feature then
       local shared = floor(s[i + B.flags] / 2) % 2
-      s[i + B.flags] = item[I.unlimited] + 2 * shared + 4 * item[I.overage]
+      s[i + B.flags] = flags_of(item, shared)
       s[i + B.max] = item[I.max]
       d[D.unit], d[D.count] = item[I.unit], item[I.count]
       -- A catalogue that grants more than fits grants what fits.

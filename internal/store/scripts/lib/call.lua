@@ -39,7 +39,6 @@ local TOO_MANY = { err = 'more keys are changed than one command can write' }
 
 local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 
-
 -- An owner of balances, a customer or an entity, as the steps of the call see it:
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing
 --   pools: by feature, those that were looked at: {s: values of POOL, text: packed, as it was last
@@ -64,9 +63,7 @@ end
 local function open_customer(place)
   local key = KEYS[place]
   local v = readable(key, stored[place])
-  local c = { key = key, entity = '', v = v, pools = {}, changed = false, ledger = nil, new = nil }
-  customers[place] = c
-  return c
+  return { key = key, entity = '', v = v, pools = {}, changed = false, ledger = nil, new = nil }
 end
 
 local function exists(c) return c.v and c.v[C.life] ~= '' end

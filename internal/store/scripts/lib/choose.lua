@@ -28,12 +28,11 @@ end
 -- A view as an outcome has it: {feature, how many parts count as a whole (0: all), totals ({}: there
 -- are no more than are shown), and of each part the entity and its balances}. Lines refer to the
 -- snapshot's parts and are changed where these are not the view's.
-local NO_TOTALS = {}
 local function snapshot_of(view, lines)
   local parts, balances = view.parts, 0
   for n = 1, #parts do balances = balances + (#parts[n].s - 1) / B.size end
   if view.shared or balances > LIMIT.shown then return snapshot_of_many(view, lines or {}) end
-  local snapshot = { view.feature, (view.shared_from or 1) - 1, NO_TOTALS }
+  local snapshot = { view.feature, (view.shared_from or 1) - 1, NOTHING }
   if view.shared_from == 1 then snapshot[2] = -1 end
   for n = 1, #parts do snapshot[2 * n + 2], snapshot[2 * n + 3] = parts[n].owner.entity, parts[n].text end
   return snapshot

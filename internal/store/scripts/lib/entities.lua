@@ -31,11 +31,17 @@ local function ids_of_chunk(c, chunk)
   return ids
 end
 
--- The entity with a number, nil if it is gone.
-local function entity_by_number(c, number)
+-- The id of the entity with a number, nil if it is gone.
+local function id_by_number(c, number)
   local place = number % DIRECTORY.size
   local id = ids_of_chunk(c, (number - place) / DIRECTORY.size)[place + 2]
-  return id and id ~= '' and entity_of(c, id) or nil
+  return id ~= '' and id or nil
+end
+
+-- The entity with a number, nil if it is gone.
+local function entity_by_number(c, number)
+  local id = id_by_number(c, number)
+  return id and entity_of(c, id) or nil
 end
 
 -- Whether a problem lies in what a key holds. Any other problem may pass.
@@ -50,9 +56,10 @@ end
 -- entity_by_number for those who visit all: an entity that cannot be read is passed over. It fails by itself, whenever
 -- it is asked for.
 local function entity_to_visit(c, number)
-  ids_of_chunk(c, floor(number / DIRECTORY.size)) -- it is of others, too
-  local is_read, entity = pcall(entity_by_number, c, number)
-  if is_read then return entity end
+  local id = id_by_number(c, number) -- not under pcall: what it reads tells of others, too
+  if not id then return nil end
+  local is_read, entity = pcall(entity_of, c, id)
+  if is_read then return entity or nil end
   if not is_unreadable(entity) then error(entity, 0) end
 end
 
@@ -155,7 +162,7 @@ local function rollovers_in(found)
   for p in pairs(found) do
     local s = p.s
     for i = POOL.base, #s - 1, B.size do
-      if s[i + B.flags] % FLAG.overage >= FLAG.shared and s[i + B.rollovers] ~= '' then left = left + rollovers_left(s[i + B.rollovers]) end
+      if is_shared(s, i) and s[i + B.rollovers] ~= '' then left = left + rollovers_left(s[i + B.rollovers]) end
     end
   end
   return left
@@ -173,7 +180,8 @@ end
 
 -- The entity that deduct looks at last.
 local function find_last(view, found)
-  for number = view.customer.v[C.entities][1] - 1, 0, -1 do
+  local next_number, _, first = unpack(view.customer.v[C.entities])
+  for number = next_number - 1, first, -1 do
     local entity = entity_by_number(view.customer, number)
     local p = entity and pool_of(entity, view.feature)
     if p and has_shared(p.s) then

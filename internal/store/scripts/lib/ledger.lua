@@ -1,4 +1,4 @@
--- uses: layout msgpack struct call
+-- uses: layout msgpack struct call log
 -- The ledger: outcomes of records whose offsets are not committed yet, so that a record processed again
 -- returns what it returned the first time, however late.
 --
@@ -114,13 +114,7 @@ local function write_log()
   end
 end
 
--- Drops the entries below the floor.
+-- Drops the entries below the floor, once it has risen.
 local function trim_log()
-  if not floor_rose then return end
-  local dropped = {}
-  for _, field in ipairs(call('HKEYS', log)) do
-    local offset = match(field, ':(%d+)$')
-    if offset and tonumber(offset) < log_floor and #dropped < LIMIT.keys then dropped[#dropped + 1] = field end
-  end
-  if #dropped > 0 then call('HDEL', log, unpack(dropped)) end
+  if floor_rose then drop_entries(log, log_floor) end
 end

@@ -7,10 +7,9 @@
 local function new_balance(c, plan_id, rank, item, shared, started, from, quantity, times)
   local prepaid = max(0, quantity)
   local included = min(item[I.included] * times, LIMIT.max - prepaid)
-  local flags = item[I.unlimited] * FLAG.unlimited + shared * FLAG.shared + item[I.overage] * FLAG.overage
   return {
     included, prepaid, 0, 0, included, prepaid,
-    next_reset(started, item[I.unit], item[I.count], from), 0, flags, item[I.max], '', '',
+    next_reset(started, item[I.unit], item[I.count], from), 0, flags_of(item, shared), item[I.max], '', '',
     details = {
       plan_id, item[I.number], rank, next_seq(c), started, item[I.unit], item[I.count],
       item[I.rollover_max], item[I.rollover_months], times, 0,
@@ -65,8 +64,7 @@ end
 
 -- Whether a balance that holder holds was made by a plan attached to owner.
 local function is_of_plan(c, b, plan_id, owner, holder)
-  local shared = b[B.flags] % FLAG.overage >= FLAG.shared
-  return b.details[D.plan] == plan_id and shared == (owner == c and holder ~= c)
+  return b.details[D.plan] == plan_id and is_shared(b, 0) == (owner == c and holder ~= c)
 end
 
 -- Takes a plan's balances away. Returns what those of features that are kept have used, {feature, holder, amount}

@@ -85,7 +85,7 @@ local function view_of(c, feature, entity)
   return view
 end
 
--- Visits the balances of a view's parts, in deduction order: visit(s, i, part).
+-- Visits the balances of a view's parts, in deduction order: visit(s, i, n), n the place of the part.
 local function each_balance(view, visit)
   for n, p in ipairs(view.parts) do
     local s, only_shared = p.s, view.shared_from and n >= view.shared_from

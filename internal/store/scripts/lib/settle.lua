@@ -1,12 +1,12 @@
 -- uses: layout msgpack call rollovers calendar
 -- lazy: settle
--- Balances by themselves: what is due of them, and their order in a pool.
+-- Balances by themselves (the values of each as in a pool, from 1 on, and details, the values of D): what is due of them,
+-- and their order in a pool.
 
--- Average length of a period; math.huge where there is none.
+-- Average length of a period, by UNIT.
 local AVERAGE_MS = { 60000, 3600000, 86400000, 604800000, 2629746000, 7889238000, 15778476000, 31556952000 }
 
--- A balance by itself: its values as in a pool, from 1 on, and details, the values of D.
--- Whether it is deducted before another of the same owner.
+-- Whether a balance is deducted before another of the same owner.
 local function deducted_before(x, y)
   local x_flags, y_flags = x[B.flags], y[B.flags]
   if x_flags % 2 ~= y_flags % 2 then return x_flags % 2 == FLAG.unlimited end

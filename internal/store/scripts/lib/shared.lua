@@ -24,22 +24,12 @@ local function shared_of(c, feature)
   end
 end
 
--- Adds a difference of two sums to a sum.
-local function add_difference(list, place, millions, rest)
-  millions, rest = list[place] + millions, list[place + 1] + rest
-  if rest >= 1000000 then millions, rest = millions + 1, rest - 1000000 elseif rest < 0 then millions, rest = millions - 1, rest + 1000000 end
-  list[place], list[place + 1] = millions, rest
-end
-
--- How many balances of a pool are shared.
-local function how_many_shared(s)
-  local n = 0
+local function has_shared(s)
   for i = POOL.base, #s - 1, B.size do
-    if s[i + B.flags] % FLAG.overage >= FLAG.shared then n = n + 1 end
+    if is_shared(s, i) then return true end
   end
-  return n
+  return false
 end
-local function has_shared(s) return how_many_shared(s) > 0 end
 
 -- What a pool of an entity adds: what SHARED.balances to SHARED.rolling are the sums of, in their order; and when
 -- its shared balances reset.
@@ -218,12 +208,13 @@ local function add_contribution(c, feature, shared, before, after)
     if c.v[C.shared] == '' then c.v[C.shared] = {} end
     c.v[C.shared][#c.v[C.shared] + 1] = shared
   end
-  if before[1] == 0 then shared[SHARED.holders] = shared[SHARED.holders] + 1 end
-  if after[1] == 0 then shared[SHARED.holders] = shared[SHARED.holders] - 1 end
+  if before[ADDS.balances] == 0 then shared[SHARED.holders] = shared[SHARED.holders] + 1 end
+  if after[ADDS.balances] == 0 then shared[SHARED.holders] = shared[SHARED.holders] - 1 end
   shared[SHARED.balances] = shared[SHARED.balances] + after[ADDS.balances] - before[ADDS.balances]
   for place = ADDS.granted, ADDS.max, 2 do
-    local millions, rest = after[place] - before[place], after[place + 1] - before[place + 1]
-    if millions ~= 0 or rest ~= 0 then add_difference(shared, SHARED.balances - 1 + place, millions, rest) end
+    local sum = SHARED.balances - 1 + place
+    shared[sum] = shared[sum] + after[place] - before[place]
+    add_to(shared, sum, after[place + 1] - before[place + 1])
   end
   for place = ADDS.overage, ADDS.rolling do
     local n = SHARED.balances - 1 + place
