@@ -4,7 +4,7 @@
 -- Outcome: extra is {created, name, email, metadata, plans, flags, entities, how many entities there are}:
 -- plans a list of {entity, P}, flags of F of the customer, entities of {id, created, feature, name,
 -- snapshots of the balances that it holds itself}, at most LIMIT.entities_shown of them.
--- Invariant: changes nothing but resets and expiries that are due.
+-- Invariant: changes no balance but by resets and expiries that are due.
 commands['customer.get'] = function(c)
   local profile = profile_of(c)
   local plans, entities = {}, {}

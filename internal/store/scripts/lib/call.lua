@@ -45,7 +45,9 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 --     when a step ended, place: of the text in v, owner, feature, touched: changed since}; false if none
 --   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
---   owners: its entities that were looked at, by id; ledger, new: ledger.lua
+--   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new, first_new: ledger.lua
+--   profile: command.lua; answers: texts of idempotency keys that this call has taken, by key
+--   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
 --   drops: keys to be removed
 local customers = {} -- by place in KEYS

@@ -4,7 +4,8 @@
 --
 -- A view is the pool as a customer or an entity sees it:
 --   feature, parts: pools of owners (call.lua) in deduction order, shared_from: the part from which on
---   only shared balances are in it; rollovers, whether there may be any; and once a need was decided
+--   only shared balances are in it; rollovers, whether there may be any; customer; shared, its SHARED where entities are too
+--   many to be parts, and shown, those of their pools that a snapshot shows (entities.lua); and once a need was decided
 --   against it (decide) need, code, allowed
 -- Balance i of a part has its values at s[i + B.x], i = POOL.base, POOL.base + B.size, ...
 
