@@ -10,32 +10,32 @@ type binaryReader struct {
 }
 
 // more says whether anything is left.
-func (b *binaryReader) more() bool { return b.err == nil && len(b.rest) > 0 }
+func (r *binaryReader) more() bool { return r.err == nil && len(r.rest) > 0 }
 
-func (b *binaryReader) take(n int) []byte {
-	if b.err == nil && (n < 0 || n > len(b.rest)) {
-		b.fail(fmt.Errorf("%d bytes of %d", n, len(b.rest)))
+func (r *binaryReader) take(n int) []byte {
+	if r.err == nil && (n < 0 || n > len(r.rest)) {
+		r.fail(fmt.Errorf("%d bytes of %d", n, len(r.rest)))
 	}
-	if b.err != nil {
+	if r.err != nil {
 		return nil
 	}
-	taken := b.rest[:n]
-	b.rest = b.rest[n:]
+	taken := r.rest[:n]
+	r.rest = r.rest[n:]
 	return taken
 }
 
 // unsigned reads an integer of some bytes, less than 8.
-func (b *binaryReader) unsigned(size int) int64 {
+func (r *binaryReader) unsigned(size int) int64 {
 	var n int64
-	for _, octet := range b.take(size) {
+	for _, octet := range r.take(size) {
 		n = n<<8 | int64(octet)
 	}
 	return n
 }
 
 // signed reads an integer of some bytes.
-func (b *binaryReader) signed(size int) int64 {
-	octets := b.take(size)
+func (r *binaryReader) signed(size int) int64 {
+	octets := r.take(size)
 	var n int64
 	if len(octets) > 0 && octets[0] >= 0x80 {
 		n = -1
@@ -47,4 +47,4 @@ func (b *binaryReader) signed(size int) int64 {
 }
 
 // text reads a text behind its length, a number of some bytes.
-func (b *binaryReader) text(lengthSize int) []byte { return b.take(int(b.unsigned(lengthSize))) }
+func (r *binaryReader) text(lengthSize int) []byte { return r.take(int(r.unsigned(lengthSize))) }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -33,23 +34,18 @@ var (
 
 // Check makes the call of check.lua. Its reply is read by ReadCheckOutcome.
 func (s *Store) Check(check *Check, items *Items) Call {
-	var asked int64
-	if check.Deduct {
-		asked += askedDeduct
-	}
-	if check.Preview {
-		asked += askedPreview
-	}
 	flag := ""
 	if check.Flag {
 		flag = check.FeatureID
 	}
-	args := make([]byte, 0, 8+32*len(check.Needs))
-	args = msgp.AppendInt64(args, asked)
-	args = msgp.AppendInt(args, 2*len(check.Needs))
-	args = appendNeeds(args, check.Needs)
-	call := s.call(checkScript, check.Step, flag, items, items.byFeature[check.FeatureID], args)
-	call.needs = 2 * len(check.Needs)
+	call := s.call(checkScript, check.Step, flag, items, items.byFeature[check.FeatureID])
+	call.needs = check.Needs
+	if check.Deduct {
+		call.asked += askedDeduct
+	}
+	if check.Preview {
+		call.asked += askedPreview
+	}
 	return call
 }
 
@@ -85,7 +81,7 @@ type CheckOutcome struct {
 	Memo    []byte
 }
 
-// ReadCheckOutcome reads the reply to a Check (formats.check of scripts/lib/layout.lua).
+// ReadCheckOutcome reads the reply to a Check (formats.quick and formats.check of scripts/lib/layout.lua).
 func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	outcome, repeats, memo, err := open(reply)
 	if err != nil {
@@ -93,9 +89,22 @@ func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	}
 	out := &CheckOutcome{Repeats: repeats, Memo: memo}
 	r := binaryReader{rest: outcome}
-	if mark := r.unsigned(1); mark != markDecided {
+	switch mark := r.unsigned(1); mark {
+	case markDecided:
+		r.checkOutcome(out)
+	case markQuick:
+		r.quickOutcome(out)
+	default:
 		r.fail(fmt.Errorf("mark %d", mark))
 	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	return out, nil
+}
+
+// checkOutcome reads formats.check, behind its mark.
+func (r *binaryReader) checkOutcome(out *CheckOutcome) {
 	code := r.text(2) // an error's with its message
 	if out.Code = balance.Code(code); out.Code.IsError() {
 		out.Error = balance.ParseError(string(code))
@@ -123,21 +132,36 @@ func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	for range parts {
 		entity := string(r.text(2))
 		if r.fail(s.add(entity, r.text(4))); r.err != nil {
-			return nil, r.err
+			return
 		}
 	}
 	for range lines {
 		line, err := s.line(r.unsigned(4), r.unsigned(2), r.signed(8), r.unsigned(1))
 		if r.fail(err); r.err != nil {
-			return nil, r.err
+			return
 		}
 		out.Deductions = append(out.Deductions, line)
 	}
 	if len(s.pool.Balances) > 0 {
 		out.Pool = &s.pool
 	}
-	if r.err != nil {
-		return nil, r.err
+}
+
+// quickOutcome reads formats.quick, behind its mark.
+func (r *binaryReader) quickOutcome(out *CheckOutcome) {
+	out.Code = balance.Included
+	out.EvaluatedMs, out.Need = r.unsigned(7), r.unsigned(7)
+	kind, place := r.unsigned(1), r.unsigned(1)
+	s := snapshot{shown: math.MaxInt} // all parts
+	s.pool.FeatureID = string(r.text(2))
+	out.PoolFeatureID, out.Pool = s.pool.FeatureID, &s.pool
+	for r.more() {
+		entity := string(r.text(2))
+		r.fail(s.add(entity, r.text(4)))
 	}
-	return out, nil
+	if kind > 0 && r.err == nil {
+		line, err := s.line(0, place, out.Need, kind)
+		r.fail(err)
+		out.Amount, out.Deductions = out.Need, []balance.Deduction{line}
+	}
 }

@@ -26,10 +26,9 @@ func (s *Store) command(kind string, step Step, items *Items, args ...any) Call 
 			panic(fmt.Sprintf("an argument of type %T", value))
 		}
 	}
-	var tail []byte
-	tail = msgp.AppendStringFromBytes(tail, packed)
-	tail = msgp.AppendInt(tail, 0) // STEP.needs
-	return s.call(commandScript, step, kind, items, items.all, tail)
+	call := s.call(commandScript, step, kind, items, items.all)
+	call.args = packed
+	return call
 }
 
 // CustomerPut creates or updates a customer; "" leaves a field as it is. metadata

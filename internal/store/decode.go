@@ -10,7 +10,7 @@ import (
 	"tollgate/internal/balance"
 )
 
-var markDecided, markRepeated = number("MARK", "decided"), number("MARK", "repeated")
+var markDecided, markRepeated, markQuick = number("MARK", "decided"), number("MARK", "repeated"), number("MARK", "quick")
 
 // open is the outcome of a reply, that of the first request where an idempotency key is repeated, with
 // the first request's memo.
@@ -128,6 +128,9 @@ var (
 	flagUnlimited, flagShared, flagOverage = number("FLAG", "unlimited"), number("FLAG", "shared"), number("FLAG", "overage")
 )
 
+// poolStart are the bytes of a pool that say with which balance a deduction starts.
+const poolStart = 3
+
 // readPool reads a pool (formats.small, formats.large of scripts/lib/layout.lua).
 func readPool(packed []byte, entity string) ([]balance.Balance, error) {
 	if len(packed) == 0 {
@@ -138,6 +141,7 @@ func readPool(packed []byte, entity string) ([]balance.Balance, error) {
 		r.amount, r.time = 7, 7
 	}
 	r.unsigned(r.time) // due
+	r.take(poolStart)
 	var all []balance.Balance
 	for r.more() {
 		all = append(all, r.balance(entity))

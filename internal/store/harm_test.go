@@ -277,11 +277,15 @@ func (f *fixture) multiply(key, feature string, n int) {
 			continue
 		}
 		pool := v[i+1].(string)
-		head := 1 + 6 // the mark, and what is due
+		due := 1 + 6 // the mark, and what is due
 		if pool[0] != 0 {
-			head++
+			due++
 		}
+		head := due + poolStart
 		all := []byte(pool[:head])
+		if n > int(number("LIMIT", "quick")) {
+			clear(all[due:])
+		}
 		for range n {
 			all = append(all, pool[head:]...)
 		}

@@ -51,13 +51,14 @@ type Step struct {
 type Call struct {
 	head
 	script *script
-	// Keys; entityKey and answerKey are "" where the step has none.
+	// Keys; entityKey and answerKey are "" if the step has none.
 	customer, entityKey, answerKey string
 	step                           Step
-	kind                           string // STEP.kind
+	asked                          int64  // ASKED.deduct and ASKED.preview
+	kind                           string // MORE.kind
 	refusal                        string
-	args                           []byte // STEP.args, STEP.needs and what follows, packed
-	needs                          int    // STEP.needs
+	args                           []byte // MORE.args
+	needs                          []Need // of a check
 	items                          *Items
 	rows                           []byte // of items, those that the step may need
 	wantsRows                      bool   // the script asked for them
@@ -73,12 +74,12 @@ type head struct {
 	window    time.Duration
 }
 
-// call makes a call of a script. rows are those of items that it may need; args are packed.
-func (s *Store) call(run *script, step Step, kind string, items *Items, rows, args []byte) Call {
+// call makes a call of a script. rows are those of items that it may need.
+func (s *Store) call(run *script, step Step, kind string, items *Items, rows []byte) Call {
 	customer := s.customerKey(step.Customer)
 	call := Call{
 		head:   head{log: s.logKey(step.Origin.Source), source: step.Origin.Source, committed: step.Origin.Committed, window: step.IdempotencyWindow},
-		script: run, customer: customer, step: step, kind: kind, args: args, items: items, rows: rows,
+		script: run, customer: customer, step: step, kind: kind, items: items, rows: rows,
 	}
 	if step.Entity != "" {
 		call.entityKey = entityKey(customer, step.Entity)
@@ -94,28 +95,54 @@ func (s *Store) call(run *script, step Step, kind string, items *Items, rows, ar
 
 var (
 	headValues = inOrder("HEAD", "now", "window", "source", "committed", "rows", "all_rows", "data", "log", "steps")
-	stepValues = inOrder("STEP", "key", "entity_key", "answer_key", "offset", "timestamp", "keep", "deadline", "question", "memo",
-		"entity", "kind", "refusal", "args", "needs")
+	stepValues = inOrder("STEP", "key", "offset", "timestamp", "asked", "needs")
+	moreValues = inOrder("MORE", "entity_key", "entity", "answer_key", "deadline", "question", "memo", "kind", "refusal", "args")
+
+	askedKeep, askedMore, askedRare = number("ASKED", "keep"), number("ASKED", "more"), number("ASKED", "rare")
 )
 
 // exactInLua are the bits of an integer that a number of Lua has room for.
 const exactInLua = 1<<53 - 1
 
-// appendStep packs a STEP; the keys are places in KEYS.
-func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) []byte {
+// isRare says whether MORE has more than an entity.
+func (c *Call) isRare() bool {
+	return c.answerKey != "" || c.step.DeadlineMs != 0 || c.kind != "" || c.refusal != ""
+}
+
+// appendStep packs STEP, the needs, and MORE if it has anything; the keys are places in KEYS. It returns how many values
+// these are, too.
+func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, int) {
+	asked, values := c.asked, stepValues+2*len(c.needs)
+	if c.step.Remember {
+		asked += askedKeep
+	}
+	rare := c.isRare()
+	if rare {
+		asked += askedRare
+	}
+	more := rare || c.step.Entity != ""
+	if more {
+		asked += askedMore
+		values += moreValues
+	}
 	dst = msgp.AppendInt(dst, key)
-	dst = msgp.AppendInt(dst, entityKey)
-	dst = msgp.AppendInt(dst, answerKey)
 	dst = msgp.AppendInt64(dst, c.step.Origin.Offset)
 	dst = msgp.AppendInt64(dst, c.step.Origin.TimestampMs&exactInLua) // it only tells records apart
-	dst = msgp.AppendInt(dst, bit(c.step.Remember))
-	dst = msgp.AppendInt64(dst, c.step.DeadlineMs)
-	dst = msgp.AppendStringFromBytes(dst, c.step.Question)
-	dst = msgp.AppendStringFromBytes(dst, c.step.Memo)
-	dst = msgp.AppendString(dst, c.step.Entity)
-	dst = msgp.AppendString(dst, c.kind)
-	dst = msgp.AppendString(dst, c.refusal)
-	return append(dst, c.args...)
+	dst = msgp.AppendInt64(dst, asked)
+	dst = msgp.AppendInt(dst, 2*len(c.needs))
+	dst = appendNeeds(dst, c.needs)
+	if more {
+		dst = msgp.AppendInt(dst, entityKey)
+		dst = msgp.AppendString(dst, c.step.Entity)
+		dst = msgp.AppendInt(dst, answerKey)
+		dst = msgp.AppendInt64(dst, c.step.DeadlineMs)
+		dst = msgp.AppendStringFromBytes(dst, c.step.Question)
+		dst = msgp.AppendStringFromBytes(dst, c.step.Memo)
+		dst = msgp.AppendString(dst, c.kind)
+		dst = msgp.AppendString(dst, c.refusal)
+		dst = msgp.AppendStringFromBytes(dst, c.args)
+	}
+	return dst, values
 }
 
 // command makes the command for a group of calls, each customer's one behind the other.
@@ -141,8 +168,9 @@ func command(now time.Time, calls []Call, group []int) []any {
 		case call.customer != calls[group[i-1]].customer:
 			key = place(&call.customer)
 		}
-		values += stepValues + call.needs
-		steps = call.appendStep(steps, key, place(&call.entityKey), place(&call.answerKey))
+		var more int
+		steps, more = call.appendStep(steps, key, place(&call.entityKey), place(&call.answerKey))
+		values += more
 	}
 	rows := rowsOf(calls, group)
 	data := len(command) - fixed

@@ -4,9 +4,9 @@
 -- A step is what is done for one record. The steps of a call are of any customers (in a Cluster: of
 -- one), those of one customer one behind the other.
 --
--- KEYS: of each customer its key and the keys that its steps name (STEP.key, entity_key, answer_key).
+-- KEYS: of each customer its key and the keys that its steps name (STEP.key, MORE.entity_key, MORE.answer_key).
 --   Other keys of a customer are made from its key, whose hash tag they share. Last the log of the source.
--- ARGV[1]: a packed list: HEAD, and STEP for each step, one after the other.
+-- ARGV[1]: a packed list: HEAD, and for each step STEP, its candidates and maybe MORE, one after the other.
 --
 -- Returns a list, for each step:
 --   the outcome (of a check formats.check, of a command lib/command.lua)    it was decided now
@@ -24,9 +24,14 @@ local NOTHING = {}
 local call, min, max, floor, match = redis.call, math.min, math.max, math.floor, string.match
 local tonumber, KEYS = tonumber, KEYS
 
-local a = values_of(ARGV[1]) -- HEAD, STEP, ...
+local a = values_of(ARGV[1]) -- HEAD, STEP, ..., and MORE of a step that has none
 local now, source, committed, rows = a[HEAD.now], a[HEAD.source], a[HEAD.committed], a[HEAD.rows]
-local at -- the place before the STEP at hand
+local nothing_more = #a
+do
+  for i = 1, MORE.size do a[nothing_more + i] = '' end
+  a[nothing_more + MORE.entity_key], a[nothing_more + MORE.answer_key], a[nothing_more + MORE.deadline] = 0, 0, 0
+end
+local at, more -- the places before the STEP and the MORE at hand
 -- Whether the step at hand may still ask to be sent again (NEEDS_MORE): it has changed nothing yet but what is
 -- worth keeping.
 local resumable
@@ -41,11 +46,11 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 
 -- An owner of balances, a customer or an entity, as the steps of the call see it:
 --   key, entity ('' for the customer), v: the values of C or E, false where there is nothing
---   pools: by feature, those that were looked at: {s: values of POOL, text: packed, as it was last
---     when a step ended, place: of the text in v, owner, feature, touched: changed since}; false if none
+--   pools: by feature, those that were looked at: {s: values of POOL, false until they are needed, text: packed, as
+--     it was last when a step ended, place: of the text in v, owner, feature, touched: changed since}; false if none
 --   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
---   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new, first_new: ledger.lua
+--   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new: ledger.lua
 --   profile: command.lua; answers: texts of idempotency keys that this call has taken, by key
 --   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
@@ -68,26 +73,50 @@ local function open_customer(place)
   return { key = key, entity = '', v = v, pools = {}, changed = false, ledger = nil, new = nil }
 end
 
+-- The entity of a customer, false where there is none.
+local function entity_of(c, id, place)
+  c.owners = c.owners or {}
+  local owner = c.owners[id]
+  if owner == nil then
+    local key = c.key .. ':e:' .. id
+    local v = readable(key, place and place > 0 and stored[place])
+    owner = v and v[E.life] == c.v[C.life] and { key = key, entity = id, v = v, pools = {}, changed = false, customer = c }
+    c.owners[id] = owner
+  end
+  return owner
+end
+
 local function exists(c) return c.v and c.v[C.life] ~= '' end
 
--- The pool of a feature that an owner holds itself, false where it holds none. What is due of it is applied.
-local function pool_of(owner, feature)
+local function format_of_pool(text) return string.byte(text, 1) == formats.small.mark and formats.small or formats.large end
+
+-- The pool of a feature that an owner holds itself, packed; false if it holds none.
+local function packed_pool_of(owner, feature)
   local p = owner.pools[feature]
   if p == nil then
     local v = owner.v
     p = false
     for i = C.pools, #v, 2 do
       if v[i] == feature then
-        local text = v[i + 1]
-        p = { s = values_of_pool(text), text = text, place = i + 1, owner = owner, touched = false, feature = feature }
+        p = { s = false, text = v[i + 1], place = i + 1, owner = owner, touched = false, feature = feature }
         break
       end
     end
     owner.pools[feature] = p
   end
+  return p
+end
+
+-- The same, unpacked, and what is due of it applied.
+local function pool_of(owner, feature)
+  local p = packed_pool_of(owner, feature)
   if p then
-    local due = p.s[POOL.due]
-    if due > 0 and due <= now then settle(p, feature) end
+    local s = p.s
+    if not s then
+      s = values_of_pool(p.text)
+      p.s = s
+    end
+    if s[POOL.due] > 0 and s[POOL.due] <= now then settle(p, feature) end
   end
   return p
 end
@@ -151,7 +180,6 @@ local function collect(c, writes)
   if not c.changed then return end
   if c.new then keep_entries(c) end
   writes[n + 1], writes[n + 2] = c.key, text_of_owner(c)
-  if c.new then log_entries(c) end
 end
 
 -- Removes keys, but those that were written with something.
@@ -167,68 +195,83 @@ local function remove(keys, writes)
   end
 end
 
--- Takes the steps, each by take(c), which returns the reply to the step at hand, and writes.
-local function take_steps(take)
-  local n, replies, of = a[HEAD.steps], {}, {}
-  at = HEAD.size
-  for i = 1, n do
+-- Steps of the call: the number of the one at hand, the place behind it, the customers' places by step, and the
+-- replies; and customers in the order in which they were opened.
+local step, behind, places, replies, opened = 1, HEAD.size, {}, {}, {}
+
+-- Takes the steps from the one at hand on, each by take(c), which returns the reply to it.
+local function take_rest(take)
+  while step <= a[HEAD.steps] do
+    at = behind
     local place = a[at + STEP.key]
+    more, behind = nothing_more, at + STEP.size + a[at + STEP.needs]
+    if a[at + STEP.asked] % ASKED.rare >= ASKED.more then more, behind = behind, behind + MORE.size end
+    places[step] = place
     local c = customers[place]
-    of[i] = place
     if not c then
-      local ok, opened = pcall(open_customer, place)
-      c = ok and opened or { failed = opened }
+      c = open_customer(place)
       customers[place] = c
+      opened[#opened + 1] = c
     end
-    resumable = true
     if c.more then
-      replies[i] = RETRY.more
+      replies[step] = RETRY.more
     elseif not c.failed then
-      local ok, reply = pcall(take, c)
-      if ok then
-        replies[i] = reply
-      elseif reply == NEEDS_MORE then
-        replies[i], c.more = RETRY.more, true
-      else
-        c.failed = reply
-      end
+      resumable = true
+      replies[step] = take(c)
     end
-    at = at + STEP.size + a[at + STEP.needs]
+    step = step + 1
+  end
+end
+
+-- Takes all steps, and writes.
+local function take_steps(take)
+  local n = a[HEAD.steps]
+  -- One pcall is for many steps: if one raises something, the rest is taken by another.
+  while step <= n do
+    local ok, problem = pcall(take_rest, take)
+    if not ok then
+      local c = customers[places[step]] or {}
+      customers[places[step]] = c
+      if problem == NEEDS_MORE then replies[step], c.more = RETRY.more, true else c.failed = problem end
+      step = step + 1
+    end
   end
   local writes = {}
-  for _, c in pairs(customers) do
-    if not c.failed then
+  for k = 1, #opened do
+    local c = opened[k]
+    if not c.failed and (c.changed or c.writes or c.owners) then
       local before = #writes
       local ok, problem = pcall(collect, c, writes)
       if not ok then
         c.failed = problem
-        for i = #writes, before + 1, -1 do writes[i] = nil end
+        for j = #writes, before + 1, -1 do writes[j] = nil end
       end
     end
   end
   write_log()
   if #writes > 0 then call('MSET', unpack(writes)) end
-  for _, c in pairs(customers) do
+  for k = 1, #opened do
+    local c = opened[k]
     if not c.failed then
       if c.expires then
-        for i = 1, #c.expires, 2 do call('PEXPIRE', c.expires[i], c.expires[i + 1]) end
+        for j = 1, #c.expires, 2 do call('PEXPIRE', c.expires[j], c.expires[j + 1]) end
       end
-      if c.v and not exists(c) and (c.changed or c.replayed) then call('PEXPIRE', c.key, GHOST.ms) end
+      if (c.changed or c.replayed) and c.v and not exists(c) then call('PEXPIRE', c.key, GHOST.ms) end
       if c.drops then remove(c.drops, writes) end
     end
   end
   trim_log()
-  for i = 1, n do
-    local c = customers[of[i]]
+  for k = 1, n do
+    local c = customers[places[k]]
     local failed = c.failed
     if failed == NEEDS_ROWS then
-      replies[i] = RETRY.rows
+      replies[k] = RETRY.rows
     elseif failed then
-      local alone = (n == 1 or failed ~= TOO_MANY) and (i == 1 or of[i - 1] ~= of[i]) and (i == n or of[i + 1] ~= of[i])
+      local alone = (n == 1 or failed ~= TOO_MANY) and (k == 1 or places[k - 1] ~= places[k]) and (k == n or places[k + 1] ~= places[k])
       if alone then
-        replies[i] = { { type(failed) == 'table' and failed.err or tostring(failed) } }
+        replies[k] = { { type(failed) == 'table' and failed.err or tostring(failed) } }
       else
-        replies[i] = RETRY.alone
+        replies[k] = RETRY.alone
       end
     end
   end

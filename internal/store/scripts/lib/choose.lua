@@ -1,4 +1,5 @@
 -- uses: layout msgpack call pool deduct snapshot
+-- lazy: whole
 -- Which pool (semantics), and how an outcome shows it. Candidates are pairs in a list, from a place to
 -- another: a feature and the need in its units, the feature's own pool first, then the credit systems
 -- that cover it in the catalogue's order. A need of false does not fit: such a pool allows nothing.

@@ -5,7 +5,7 @@
 -- <code> or <code>: <message> if not. An event: {feature asked, its units asked, code, amount,
 -- snapshot, lines}.
 
--- By type, what carries a command out: execute(c, ...) with the values of STEP.args, for a customer
+-- By type, what carries a command out: execute(c, ...) with the values of MORE.args, for a customer
 -- that exists (but for customer.put). It returns the snapshots, events and extra of its outcome, and
 -- whether anything was changed; or nil, an error code and snapshots for the answer, and then nothing
 -- is changed, whatever it has done before.
@@ -47,9 +47,9 @@ end
 
 -- The owner that the command at hand names: the customer, or an entity; nil where there is no such.
 local function owner_asked(c)
-  local id = a[at + STEP.entity]
+  local id = a[more + MORE.entity]
   if id == '' then return c end
-  return entity_of(c, id, a[at + STEP.entity_key]) or nil
+  return entity_of(c, id, a[more + MORE.entity_key]) or nil
 end
 
 -- The values of PROFILE.
@@ -98,7 +98,7 @@ end
 local function take_command(c)
   local seen, refusal = begin(c)
   if seen then return seen end
-  local kind = a[at + STEP.kind]
+  local kind = a[more + MORE.kind]
   if exists(c) then
     run_job(c)
     for _, shared in ipairs(shared_sums(c)) do walk_if_due(c, shared) end
@@ -116,7 +116,7 @@ local function take_command(c)
   if refusal then return finish(c, failure_of(refusal), false) end
   local undo = checkpoint(c)
   resumable = false
-  local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[at + STEP.args])))
+  local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[more + MORE.args])))
   if not snapshots then
     local code, shown, refused = events, extra, changed
     undo()

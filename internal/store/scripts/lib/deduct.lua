@@ -1,4 +1,5 @@
 -- uses: layout msgpack call pool rollovers
+-- lazy: whole
 -- Taking an amount off a view, and giving it back (semantics: Deduction order).
 --
 -- deduct(view, need, force): takes up to need and returns the lines and what was taken. force: what

@@ -5,19 +5,6 @@
 
 local function how_many_entities(c) return c.v[C.entities] ~= '' and c.v[C.entities][2] or 0 end
 
--- The entity of a customer, false where there is none.
-local function entity_of(c, id, place)
-  c.owners = c.owners or {}
-  local owner = c.owners[id]
-  if owner == nil then
-    local key = c.key .. ':e:' .. id
-    local v = readable(key, place and place > 0 and stored[place])
-    owner = v and v[E.life] == c.v[C.life] and { key = key, entity = id, v = v, pools = {}, changed = false, customer = c }
-    c.owners[id] = owner
-  end
-  return owner
-end
-
 -- The ids of a chunk of the directory; c.chunks are those that were looked at.
 local function ids_of_chunk(c, chunk)
   c.chunks = c.chunks or {}

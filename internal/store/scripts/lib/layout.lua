@@ -43,7 +43,11 @@ local E = {
 
 -- The pool of one owner and feature, as a list: POOL.due is when something of it is due first, 0 for
 -- never; then B.size values for each balance, in deduction order. B.x counts from 1 behind the balance's
--- base. Packed it is formats.small or large, or '' where there is no balance.
+-- base. Packed it is formats.small or large, or '' if there is no balance.
+--
+-- The packed form also says which balance the next deduction starts with, and at which byte that balance
+-- begins, so that most checks need not unpack the pool (quick.lua). That byte is 0 if more has to be
+-- looked at: a rollover, an unlimited balance, overage, or nothing left.
 local POOL = { due = 1, base = 1 }
 
 -- A balance. Invariant: every amount is an integer in 0..LIMIT.max, and with
@@ -197,25 +201,32 @@ local HEAD = {
   size = 9,
 }
 local STEP = {
-  key = 1,       -- of the customer
-  entity_key = 2,
-  answer_key = 3, -- of the idempotency key, 0 where the request has none
-  offset = 4,
-  timestamp = 5,
-  keep = 6,      -- 1: the ledger keeps the outcome
-  deadline = 7,  -- the record is not decided after it, 0: whenever
-  question = 8,  -- what tells the request from another with the same idempotency key
-  memo = 9,      -- what a repeat must know of this request (opaque)
-  entity = 10,   -- '' for the customer
-  kind = 11,     -- of a command (its script's name); of a check the feature where it is boolean, else ''
-  refusal = 12,  -- <code>: <message> to answer with unless the record was decided before, '' for none
-  args = 13,     -- of a command, packed (its script's head); of a check the sum of ASKED
-  needs = 14,    -- of a check, how many values follow: candidates (choose.lua)
-  size = 14,
+  key = 1,    -- of the customer
+  offset = 2,
+  timestamp = 3,
+  asked = 4,  -- sum of ASKED
+  needs = 5,  -- how many values follow: of a check its candidates (choose.lua)
+  size = 5,
 }
 local ASKED = {
   deduct = 1,  -- send_event
   preview = 2, -- with_preview: the plans attached are added to a denial
+  keep = 4,    -- the ledger keeps the outcome
+  more = 8,    -- MORE follows behind the candidates
+  rare = 16,   -- and it has more than an entity
+}
+-- What most steps do without.
+local MORE = {
+  entity_key = 1,
+  entity = 2,     -- '' for the customer
+  answer_key = 3, -- of the idempotency key, 0 if the request has none
+  deadline = 4,   -- the record is not decided after it, 0: whenever
+  question = 5,   -- what tells the request from another with the same idempotency key
+  memo = 6,       -- what a repeat must know of this request (opaque)
+  kind = 7,       -- of a command (its script's name); of a check the feature if it is boolean, else ''
+  refusal = 8,    -- <code>: <message> to answer with unless the record was decided before, '' for none
+  args = 9,       -- of a command, packed (its script's head), else ''
+  size = 9,
 }
 
 -- A view as an outcome shows it (choose.lua): of each part follow the entity and the pool.
@@ -250,6 +261,8 @@ local LIMIT = {
   max = 9007199254740991, -- the largest amount, the last integer that a double counts exactly
   balances = 1000,        -- of one owner and feature
   places = 2000,          -- of QUEUE
+  quick = 50,             -- balances of a pool from which a check may be decided without unpacking it, so that all are shown
+  quick_bytes = 65536,    -- and its size
   visits = 100,           -- entities that one step looks at before it is sent again
   changes = 25,           -- entities that one step of a JOB changes
   shown = 100,            -- balances of a pool that a snapshot has
@@ -264,17 +277,19 @@ local DIRECTORY = { size = 32 }
 -- Of plans and grants, as D.rank and PLAN.rank have it.
 local RANK = { main = 0, add_on = 1, standalone = 2 }
 
--- Marks of an outcome: it was decided, or repeats what an idempotency key's first request was answered.
-local MARK = { decided = 0, repeated = 1 }
+-- Marks of an outcome: it was decided, or repeats what an idempotency key's first request was answered, or
+-- is that of a check that was decided quickly.
+local MARK = { decided = 0, repeated = 1, quick = 2 }
 
 -- What a call says of a step that is to be sent again (call.lua).
 local RETRY = { alone = 0, rows = 1, more = 2 }
 
 -- What is packed with struct. A length goes before each text.
 local formats = {
-  -- a pool: the mark, a byte; what is due; and each balance, max one more than it is
-  small = { mark = 0, due = 'I6', each = 'I4I4I4I4I4I4I6I6BI4I4c0I2c0' },
-  large = { mark = 1, due = 'I7', each = 'I7I7I7I7I7I7I7I7BI7I4c0I2c0' },
+  -- a pool: the mark, a byte; what is due; the byte at which the balance begins that the next deduction starts
+  -- with, and its number from 0; and each balance, max one more than it is. left is the beginning of a balance.
+  small = { mark = 0, head = '>BI6I2B', each = '>I4I4I4I4I4I4I6I6BI4I4c0I2c0', left = '>I4I4', amount = '>I4', amount_size = 4, flags = 36, first = 11 },
+  large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7I7I7I7I7BI7I4c0I2c0', left = '>I7I7', amount = '>I7', amount_size = 7, flags = 56, first = 12 },
   entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
   entry_head = '>I7i8I4',    -- an entry without the outcome, which is put behind it: struct copies texts byte by byte
   repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome
@@ -282,11 +297,10 @@ local formats = {
   -- how many parts and lines there are; then these
   check = '>BI2c0I7i8I2c0i8i4I4c0I4I4',
   part = '>I2c0I4c0',        -- entity, pool
+  -- of a check that one balance covers (quick.lua): mark, now, need, KIND of what was taken, 0 if nothing was, the balance
+  -- of the first part that it was taken from, and the feature; then as often as there are parts, quick_part: the
+  -- entity and the length of the pool, which is put behind it
+  quick = '>BI7I7BBI2c0I2c0I4',
+  quick_part = '>I2c0I4',
   line = '>I4I2i8B',         -- part, balance, amount, kind
 }
-for _, pool in ipairs({ formats.small, formats.large }) do
-  pool.first, pool.first_read = '>B' .. pool.due .. pool.each, '>' .. pool.due .. pool.each
-  pool.each = '>' .. pool.each
-end
-formats.check_of_one = formats.check .. string.sub(formats.part, 2)
-formats.check_with_line = formats.check_of_one .. string.sub(formats.line, 2)

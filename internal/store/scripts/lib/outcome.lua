@@ -1,19 +1,22 @@
 -- uses: layout msgpack struct call ledger redelivery
+-- lazy: whole
 -- The outcome of a step: whether it is there already, and keeping it. An outcome of a check begins with a
 -- MARK (formats.check), that of a command is a packed list (command.lua); so does what takes the place of
 -- either where a request is repeated.
 
-local function idempotency_key() return a[at + STEP.answer_key] end
+local function idempotency_key() return a[more + MORE.answer_key] end
+
+local function is_kept() return a[at + STEP.asked] % ASKED.more >= ASKED.keep end
 
 local function keep(c, outcome)
-  if a[at + STEP.keep] == 1 then remember(c, outcome) end
+  if is_kept() then remember(c, outcome) end
   return outcome
 end
 
 -- What is said of the record at hand without deciding it: the reply, nil where it is to be decided;
 -- or nil and an error to answer it with.
 local function begin(c)
-  if a[at + STEP.keep] == 1 then
+  if is_kept() then
     local seen = recall(c)
     if seen then
       -- What failed the first time may be the end that keys were to have.
@@ -29,13 +32,13 @@ local function begin(c)
     if text then
       local first = values_of(text)
       if first[ANSWER.window_end] > now and first[ANSWER.life] == c.v[C.life] then
-        if first[ANSWER.question] ~= a[at + STEP.question] then return nil, 'idempotency_conflict' end
+        if first[ANSWER.question] ~= a[more + MORE.question] then return nil, 'idempotency_conflict' end
         return keep(c, struct_pack(formats.repeated, MARK.repeated, #first[ANSWER.memo], first[ANSWER.memo], #first[ANSWER.outcome], first[ANSWER.outcome]))
       end
     end
   end
-  if a[at + STEP.refusal] ~= '' then return nil, a[at + STEP.refusal] end
-  local deadline = a[at + STEP.deadline]
+  if a[more + MORE.refusal] ~= '' then return nil, a[more + MORE.refusal] end
+  local deadline = a[more + MORE.deadline]
   if deadline > 0 and now > deadline then return nil, 'deadline_exceeded' end
 end
 
@@ -44,7 +47,7 @@ end
 local function finish(c, outcome, changed)
   local place = idempotency_key()
   if place > 0 and changed and exists(c) then
-    local text = text_of({ now + a[HEAD.window], c.v[C.life], a[at + STEP.question], a[at + STEP.memo], outcome })
+    local text = text_of({ now + a[HEAD.window], c.v[C.life], a[more + MORE.question], a[more + MORE.memo], outcome })
     c.answers = c.answers or {}
     c.answers[KEYS[place]] = text
     put_key(c, KEYS[place], text)

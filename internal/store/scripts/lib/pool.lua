@@ -1,4 +1,5 @@
 -- uses: layout msgpack struct call rollovers shared entities settle
+-- lazy: whole
 -- Pools: the live balances that one check may draw from (semantics: Which balances are in the pool,
 -- Allowed or not, Deduction order).
 --
@@ -22,19 +23,16 @@ local function remaining_of(s, i)
   return left
 end
 
--- The list that a pool is packed in, and back.
+-- The values of a pool, and the text that they are packed in.
 local function values_of_pool(text)
   if text == '' then return { 0 } end
-  local size = string.byte(text, 1, 1) == formats.small.mark and formats.small or formats.large
-  -- The last of what struct returns is the position behind what it read.
-  local s = { struct_unpack(size.first_read, text, 2) }
-  local behind = POOL.base + B.size + 1
-  local at_byte = s[behind]
-  s[behind] = nil
-  s[POOL.base + B.max] = s[POOL.base + B.max] - 1
+  local size = format_of_pool(text)
+  local _, due = struct_unpack(size.head, text)
+  local s, at_byte = { due }, size.first
   while at_byte <= #text do
     local b, i = { struct_unpack(size.each, text, at_byte) }, #s
     for j = 1, B.size do s[i + j] = b[j] end
+    -- The last of what struct returns is the position behind what it read.
     s[i + B.max], at_byte = s[i + B.max] - 1, b[B.size + 1]
   end
   return s
@@ -46,6 +44,19 @@ local function is_small(s, i)
   return s[i + 1] <= most and s[i + 2] <= most and s[i + 3] <= most and s[i + 4] <= most and s[i + 5] <= most and s[i + 6] <= most
     and s[i + B.max] < most and s[i + B.resets] <= LIMIT.small_time and s[i + B.expires] <= LIMIT.small_time
 end
+
+-- The place of the balance that the next deduction starts with, 0 if nothing is left; nil if a check cannot be decided
+-- from that balance alone (quick.lua).
+local function first_to_take_from(s)
+  local first, balances = 0, (#s - 1) / B.size
+  if balances > LIMIT.quick then return nil end
+  for i = POOL.base, #s - 1, B.size do
+    if s[i + B.rollovers] ~= '' or is_unlimited(s, i) or s[i + B.over] > 0 or s[i + B.from_rollovers] > 0 then return nil end
+    if first == 0 and s[i + B.included_left] + s[i + B.prepaid_left] > 0 then first = i end
+  end
+  return first
+end
+
 local function text_of_pool(s)
   local n = #s
   if n == POOL.base then return '' end
@@ -53,14 +64,16 @@ local function text_of_pool(s)
   for i = POOL.base, n - 1, B.size do
     if not is_small(s, i) then size = formats.large end
   end
-  local first = struct_pack(size.first, size.mark, s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11] + 1,
-    #s[12], s[12], #s[13], s[13])
-  if n == POOL.base + B.size then return first end
-  local pieces = { first }
-  for i = POOL.base + B.size, n - 1, B.size do
-    pieces[#pieces + 1] = struct_pack(size.each, s[i + 1], s[i + 2], s[i + 3], s[i + 4], s[i + 5], s[i + 6], s[i + 7], s[i + 8], s[i + 9],
+  local first, at_byte, first_at, number = first_to_take_from(s), size.first, 0, 0
+  if first == 0 then first_at = 1 end
+  local pieces = { '' }
+  for i = POOL.base, n - 1, B.size do
+    if i == first and at_byte < LIMIT.quick_bytes then first_at, number = at_byte, #pieces - 1 end
+    local piece = struct_pack(size.each, s[i + 1], s[i + 2], s[i + 3], s[i + 4], s[i + 5], s[i + 6], s[i + 7], s[i + 8], s[i + 9],
       s[i + 10] + 1, #s[i + 11], s[i + 11], #s[i + 12], s[i + 12])
+    pieces[#pieces + 1], at_byte = piece, at_byte + #piece
   end
+  pieces[1] = struct_pack(size.head, size.mark, s[POOL.due], first_at, number)
   return table.concat(pieces)
 end
 

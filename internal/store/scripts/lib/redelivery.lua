@@ -17,6 +17,7 @@ local function offsets_of_call()
   for _ = 1, a[HEAD.steps] do
     local offset = a[place + STEP.offset]
     from, to, place = min(from, offset), max(to, offset), place + STEP.size + a[place + STEP.needs]
+      + (a[place + STEP.asked] % ASKED.rare >= ASKED.more and MORE.size or 0)
   end
   return from, to
 end

@@ -1,28 +1,11 @@
--- uses: layout msgpack call rollovers
+-- uses: layout msgpack call rollovers sums
 -- lazy: entities
 -- What entities hold that the customer shares: balances of per-entity items. The customer's value has what
 -- all of them add up to (SHARED), so that a check of the customer need not read every entity, and queues of those
 -- that have something of a kind (QUEUE), so that it need not look for them; both are kept up whenever a
 -- pool of an entity changes.
 
--- A number that a double may not count exactly, as two that it does: millions, and the rest.
-local function add_to(list, place, n)
-  local rest = n % 1000000
-  local millions, sum = list[place] + (n - rest) / 1000000, list[place + 1] + rest
-  if sum >= 1000000 then millions, sum = millions + 1, sum - 1000000 end
-  list[place], list[place + 1] = millions, sum
-end
 local function sum_at(list, place) return list[place] * 1000000 + list[place + 1] end
-
--- The sums of a customer, a list of SHARED.
-local function shared_sums(c) return c.v[C.shared] ~= '' and c.v[C.shared] or NOTHING end
-
-local function shared_of(c, feature)
-  local all = shared_sums(c)
-  for n = 1, #all do
-    if all[n][SHARED.feature] == feature then return all[n] end
-  end
-end
 
 local function has_shared(s)
   for i = POOL.base, #s - 1, B.size do

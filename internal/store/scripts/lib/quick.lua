@@ -1,0 +1,91 @@
+-- uses: layout struct call ledger sums
+-- The usual check: one balance covers it, and nothing else of the pool has to be looked at. It is decided from
+-- the packed pool. Whatever is not so simple is left to decide.lua, which would decide these checks alike.
+
+-- The ledger's word on the record at hand: whether it certainly is new.
+local function is_new(c)
+  local l, offset = open_ledger(c), a[at + STEP.offset]
+  if not l then return false end
+  if log then return offset > l and offset >= log_floor end
+  return offset > l[L.last] and offset >= l[L.floor]
+end
+
+-- A packed pool from which a check may be decided: its format, the byte at which the balance begins that the next
+-- deduction starts with (1: nothing is left), and the balance's number from 0. nil if more has to be looked at.
+local function look_into(text)
+  if text == '' then return nil end
+  local size = format_of_pool(text)
+  local _, due, first_at, number = struct_unpack(size.head, text)
+  if first_at == 0 or (due > 0 and due <= now) then return nil end
+  return size, first_at, number
+end
+
+-- Takes need from what a balance has left, in the packed pool p: from what was included, or if nothing of that is
+-- left, from what was prepaid. Something must be left of it afterwards. Returns the KIND; nil if it cannot.
+local function take_packed(c, p, need, size, first_at, included_left, prepaid_left)
+  local text, owner, feature, kind, left, at_byte = p.text, p.owner, p.feature, KIND.included, included_left, first_at
+  if included_left == 0 then kind, left, at_byte = KIND.prepaid, prepaid_left, first_at + size.amount_size end
+  if left <= need then return nil end
+  if owner ~= c and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared then
+    local shared = shared_of(c, feature)
+    if #shared[SHARED.queues] > 0 then
+      local _, _, _, _, included, prepaid = struct_unpack(size.each, text, first_at)
+      if included_left + prepaid_left == included + prepaid then return nil end -- it may belong into a queue from now on
+    end
+    add_to(shared, SHARED.remaining, -need)
+    add_to(shared, SHARED.usage, need)
+    c.changed = true
+  end
+  text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
+  p.text, p.s, owner.v[p.place], owner.changed = text, false, text, true
+  return kind
+end
+
+-- The reply to the check at hand; nil if it is not one of these.
+local function decide_quickly(c)
+  local v, asked = c.v, a[at + STEP.asked]
+  if not v or v[C.life] == '' or v[C.job] ~= '' or asked >= ASKED.rare then return nil end
+  local is_kept = asked % ASKED.more >= ASKED.keep
+  if is_kept and not is_new(c) then return nil end
+  local entity, id = nil, a[more + MORE.entity]
+  if id ~= '' then
+    entity = entity_of(c, id, a[more + MORE.entity_key])
+    if not entity then return nil end
+  end
+  -- The first candidate that there are balances of.
+  local k, behind, p, other, feature = at + STEP.size + 1, at + STEP.size + a[at + STEP.needs], nil, nil, nil
+  repeat
+    if k > behind then return nil end
+    feature = a[k]
+    p, other = packed_pool_of(c, feature), nil
+    if entity then
+      local own = p
+      p = packed_pool_of(entity, feature)
+      if p then other = own else p = own end
+    elseif v[C.shared] ~= '' and shared_of(c, feature) then
+      return nil
+    end
+    k = k + 2
+  until p
+  local need = a[k - 1]
+  if not need or need <= 0 then return nil end
+  local text = p.text
+  local size, first_at, number = look_into(text)
+  if not size or first_at == 1 or (other and not look_into(other.text)) then return nil end
+  local included_left, prepaid_left = struct_unpack(size.left, text, first_at)
+  if included_left + prepaid_left < need then return nil end
+  local kind = 0
+  if asked % 2 == ASKED.deduct then
+    kind = take_packed(c, p, need, size, first_at, included_left, prepaid_left)
+    if not kind then return nil end
+    text = p.text
+  end
+  local holder = p.owner.entity
+  local outcome = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text) .. text
+  if other then
+    text = other.text
+    outcome = outcome .. struct_pack(formats.quick_part, 0, '', #text) .. text
+  end
+  if is_kept then remember(c, outcome) end
+  return outcome
+end
