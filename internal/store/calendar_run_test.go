@@ -162,17 +162,14 @@ func (b *walked) details() []any {
 	return []any{b.plan, int64(1), int64(0), int64(7), b.anchor, int64(b.unit), int64(b.count), b.rolloverMax, int64(b.rolloverMonths), b.times, b.added}
 }
 
-// fields are B without the texts, which come last.
+// fields are B without the texts.
 func (b *walked) fields() []int64 {
-	return []int64{b.includedLeft, b.prepaidLeft, b.over, b.fromRollovers, b.included, b.prepaid, b.resets, never, b.flags(), b.max}
+	return []int64{b.includedLeft, b.included, b.resets, never, b.flags(), b.prepaidLeft, b.over, b.fromRollovers, b.prepaid, b.max}
 }
 
 func runCalendar(t failer, client *redis.Client, balances []*walked, commands []calendarCommand) []calendarAnswer {
 	pool := []any{int64(0)}
 	for _, b := range balances {
-		for _, field := range b.fields() {
-			pool = append(pool, field)
-		}
 		var runs []any
 		for _, r := range b.rollovers {
 			runs = append(runs, r.held, r.held, 1, r.held-r.left, r.expires, 0)
@@ -181,7 +178,17 @@ func runCalendar(t failer, client *redis.Client, balances []*walked, commands []
 		if runs != nil {
 			packed = string(packValues(runs...))
 		}
-		pool = append(pool, packed, string(packValues(b.details()...)))
+		fields := b.fields()
+		for place := range balanceSize {
+			switch place {
+			case detailsPlace:
+				pool = append(pool, string(packValues(b.details()...)))
+			case rolloversPlace:
+				pool = append(pool, packed)
+			default:
+				pool, fields = append(pool, fields[0]), fields[1:]
+			}
+		}
 	}
 	args := []any{packValues(pool...)}
 	for _, c := range commands {
@@ -210,12 +217,17 @@ func runCalendar(t failer, client *redis.Client, balances []*walked, commands []
 		values = values[1:] // due
 		for i := range balances {
 			b := &a.balances[i]
-			for range balanceSize - 2 {
-				b.fields = append(b.fields, next())
+			for place := range balanceSize {
+				switch place {
+				case detailsPlace:
+					b.details = valuesOf([]byte(values[place].(string)))
+				case rolloversPlace:
+					b.runs = runsOf(t, values[place].(string))
+				default:
+					b.fields = append(b.fields, values[place].(int64))
+				}
 			}
-			b.runs = runsOf(t, values[0].(string))
-			b.details = valuesOf([]byte(values[1].(string)))
-			values = values[2:]
+			values = values[balanceSize:]
 		}
 		answers = append(answers, a)
 	}

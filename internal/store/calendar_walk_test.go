@@ -11,15 +11,16 @@ import (
 // The walker: periods and rollovers by applying every reset, one by one.
 
 const (
-	maxUnits     = 1<<53 - 1
-	feature      = "f"
-	balanceSize  = 12 // values of B
-	runSize      = 6  // values of R
-	never        = int64(0)
-	unbounded    = -1
-	unlimitedBit = 1
-	sharedBit    = 2
-	overageBit   = 4
+	maxUnits                     = 1<<53 - 1
+	feature                      = "f"
+	balanceSize                  = 12 // values of B, among them these texts
+	detailsPlace, rolloversPlace = 5, 11
+	runSize                      = 6 // values of R
+	never                        = int64(0)
+	unbounded                    = -1
+	unlimitedBit                 = 1
+	sharedBit                    = 2
+	overageBit                   = 4
 )
 
 // Units of a period, as in UNIT of scripts/lib/layout.lua.

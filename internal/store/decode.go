@@ -120,12 +120,13 @@ func (d *decoder) sum() int64 {
 }
 
 var (
-	_ = inOrder("B", "included_left", "prepaid_left", "over", "from_rollovers", "included", "prepaid", "resets", "expires",
-		"flags", "max", "rollovers", "details")
+	_ = inOrder("B", "included_left", "included", "resets", "expires", "flags", "details",
+		"prepaid_left", "over", "from_rollovers", "prepaid", "max", "rollovers")
 	detailValues   = uint32(inOrder("D", "plan", "id", "rank", "seq", "anchor", "unit", "count", "rollover_max", "rollover_months", "times", "added"))
 	rolloverValues = inOrder("R", "held", "each", "n", "taken", "expires", "step")
 
 	flagUnlimited, flagShared, flagOverage = number("FLAG", "unlimited"), number("FLAG", "shared"), number("FLAG", "overage")
+	flagMore                               = number("FLAG", "more")
 )
 
 // poolStart are the bytes of a pool that say with which balance a deduction starts.
@@ -156,21 +157,16 @@ type poolReader struct {
 
 func (r *poolReader) balance(entity string) balance.Balance {
 	b := balance.Balance{
-		Entity: entity, IncludedLeft: r.unsigned(r.amount), PrepaidLeft: r.unsigned(r.amount), Over: r.unsigned(r.amount),
-		FromRollovers: r.unsigned(r.amount), Included: r.unsigned(r.amount), Prepaid: r.unsigned(r.amount),
-		ResetsAt: r.unsigned(r.time), ExpiresAt: r.unsigned(r.time),
+		Entity: entity, IncludedLeft: r.unsigned(r.amount), Included: r.unsigned(r.amount),
+		ResetsAt: r.unsigned(r.time), ExpiresAt: r.unsigned(r.time), MaxPurchase: balance.Unbounded,
 	}
 	flags := r.unsigned(1)
 	b.Unlimited, b.Shared, b.OverageAllowed = flags&flagUnlimited != 0, flags&flagShared != 0, flags&flagOverage != 0
-	b.MaxPurchase = r.unsigned(r.amount) - 1
-	rollovers, details := decoder{rest: r.text(4)}, decoder{rest: r.text(2)}
-	if len(rollovers.rest) > 0 {
-		for range rollovers.array(0) / rolloverValues {
-			b.Rollovers = append(b.Rollovers, balance.RolloverRun{
-				Held: rollovers.int(), Each: rollovers.int(), N: rollovers.int(), Taken: rollovers.int(),
-				ExpiresAt: rollovers.int(), StepMs: rollovers.int(),
-			})
-		}
+	details := decoder{rest: r.text(2)}
+	if flags&flagMore != 0 {
+		b.PrepaidLeft, b.Over, b.FromRollovers, b.Prepaid = r.unsigned(r.amount), r.unsigned(r.amount), r.unsigned(r.amount), r.unsigned(r.amount)
+		b.MaxPurchase = r.unsigned(r.amount) - 1
+		b.Rollovers = r.rollovers()
 	}
 	details.array(detailValues)
 	if b.PlanID = details.string(); b.PlanID == "" {
@@ -182,9 +178,22 @@ func (r *poolReader) balance(entity string) balance.Balance {
 	details.skip() // seq
 	details.skip() // anchor
 	b.Interval, b.IntervalCount = details.interval(), int(details.int())
-	r.fail(rollovers.err)
 	r.fail(details.err)
 	return b
+}
+
+func (r *poolReader) rollovers() (runs []balance.RolloverRun) {
+	packed := decoder{rest: r.text(4)}
+	if len(packed.rest) == 0 {
+		return nil
+	}
+	for range packed.array(0) / rolloverValues {
+		runs = append(runs, balance.RolloverRun{
+			Held: packed.int(), Each: packed.int(), N: packed.int(), Taken: packed.int(), ExpiresAt: packed.int(), StepMs: packed.int(),
+		})
+	}
+	r.fail(packed.err)
+	return runs
 }
 
 // snapshot is a pool with its balances by part, which lines refer to.

@@ -56,17 +56,18 @@ local POOL = { due = 1, base = 1 }
 -- granted + rolled in = remaining + usage - over holds by construction.
 local B = {
   included_left = 1,
-  prepaid_left = 2,
-  over = 3,           -- consumed beyond what was granted; all of the usage where it is unlimited
-  from_rollovers = 4, -- consumed this period from rollovers
-  included = 5,       -- granted by the item or grant
-  prepaid = 6,        -- granted because it was bought
-  resets = 7,         -- next reset
-  expires = 8,
-  flags = 9,          -- sum of FLAG
-  max = 10,           -- max_purchase, -1: no bound
-  rollovers = 11,     -- '' or a packed list: R, one after the other, oldest first (rollovers.lua)
-  details = 12,       -- packed D: what a check does not look at
+  included = 2,       -- granted by the item or grant
+  resets = 3,         -- next reset
+  expires = 4,
+  flags = 5,          -- sum of FLAG
+  details = 6,        -- packed D: what a check does not look at
+  -- What most balances do without (formats.small.more): 0, no bound, none.
+  prepaid_left = 7,
+  over = 8,           -- consumed beyond what was granted; all of the usage if it is unlimited
+  from_rollovers = 9, -- consumed this period from rollovers
+  prepaid = 10,       -- granted because it was bought
+  max = 11,           -- max_purchase, -1: no bound
+  rollovers = 12,     -- '' or a packed list: R, one after the other, oldest first (rollovers.lua)
   size = 12,
 }
 
@@ -74,6 +75,7 @@ local FLAG = {
   unlimited = 1,
   shared = 2,  -- held by an entity, in the customer's pool too (a per-entity item)
   overage = 4, -- may go beyond what was granted
+  more = 8,    -- only in a packed pool: the rest of the balance follows
 }
 
 local D = {
@@ -287,9 +289,10 @@ local RETRY = { alone = 0, rows = 1, more = 2 }
 -- What is packed with struct. A length goes before each text.
 local formats = {
   -- a pool: the mark, a byte; what is due; the byte at which the balance begins that the next deduction starts
-  -- with, and its number from 0; and each balance, max one more than it is. left is the beginning of a balance.
-  small = { mark = 0, head = '>BI6I2B', each = '>I4I4I4I4I4I4I6I6BI4I4c0I2c0', left = '>I4I4', amount = '>I4', amount_size = 4, flags = 36, first = 11 },
-  large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7I7I7I7I7BI7I4c0I2c0', left = '>I7I7', amount = '>I7', amount_size = 7, flags = 56, first = 12 },
+  -- with, and its number from 0 (POOL); and each balance, with FLAG.more and the rest of it if it has any, max one more
+  -- than it is. flags: where in a balance its flags are; first: the byte at which the first balance begins.
+  small = { mark = 0, head = '>BI6I2B', each = '>I4I4I6I6BI2c0', more = '>I4I4I4I4I4I4c0', amount = '>I4', amount_size = 4, flags = 20, first = 11 },
+  large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7BI2c0', more = '>I7I7I7I7I7I4c0', amount = '>I7', amount_size = 7, flags = 28, first = 12 },
   entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
   entry_head = '>I7i8I4',    -- an entry without the outcome, which is put behind it: struct copies texts byte by byte
   repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome

@@ -8,8 +8,8 @@ local function new_balance(c, plan_id, rank, item, shared, started, from, quanti
   local prepaid = max(0, quantity)
   local included = min(item[I.included] * times, LIMIT.max - prepaid)
   return {
-    included, prepaid, 0, 0, included, prepaid,
-    next_reset(started, item[I.unit], item[I.count], from), 0, flags_of(item, shared), item[I.max], '', '',
+    included, included, next_reset(started, item[I.unit], item[I.count], from), 0, flags_of(item, shared), '',
+    prepaid, 0, 0, prepaid, item[I.max], '',
     details = {
       plan_id, item[I.number], rank, next_seq(c), started, item[I.unit], item[I.count],
       item[I.rollover_max], item[I.rollover_months], times, 0,

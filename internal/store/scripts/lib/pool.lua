@@ -28,12 +28,17 @@ local function values_of_pool(text)
   if text == '' then return { 0 } end
   local size = format_of_pool(text)
   local _, due = struct_unpack(size.head, text)
-  local s, at_byte = { due }, size.first
+  local s, i, at_byte = { due }, POOL.base, size.first
   while at_byte <= #text do
-    local b, i = { struct_unpack(size.each, text, at_byte) }, #s
-    for j = 1, B.size do s[i + j] = b[j] end
-    -- The last of what struct returns is the position behind what it read.
-    s[i + B.max], at_byte = s[i + B.max] - 1, b[B.size + 1]
+    local included_left, included, resets, expires, flags, details, next_byte = struct_unpack(size.each, text, at_byte)
+    local prepaid_left, over, from_rollovers, prepaid, most, rollovers = 0, 0, 0, 0, 0, ''
+    if flags >= FLAG.more then
+      flags = flags - FLAG.more
+      prepaid_left, over, from_rollovers, prepaid, most, rollovers, next_byte = struct_unpack(size.more, text, next_byte)
+    end
+    s[i + 1], s[i + 2], s[i + 3], s[i + 4], s[i + 5], s[i + 6] = included_left, included, resets, expires, flags, details
+    s[i + 7], s[i + 8], s[i + 9], s[i + 10], s[i + 11], s[i + 12] = prepaid_left, over, from_rollovers, prepaid, most - 1, rollovers
+    i, at_byte = i + B.size, next_byte
   end
   return s
 end
@@ -41,8 +46,18 @@ end
 -- Whether all amounts and times of a balance fit a small pool.
 local function is_small(s, i)
   local most = LIMIT.small
-  return s[i + 1] <= most and s[i + 2] <= most and s[i + 3] <= most and s[i + 4] <= most and s[i + 5] <= most and s[i + 6] <= most
-    and s[i + B.max] < most and s[i + B.resets] <= LIMIT.small_time and s[i + B.expires] <= LIMIT.small_time
+  return s[i + B.included_left] <= most and s[i + B.included] <= most and s[i + B.prepaid_left] <= most and s[i + B.over] <= most
+    and s[i + B.from_rollovers] <= most and s[i + B.prepaid] <= most and s[i + B.max] < most
+    and s[i + B.resets] <= LIMIT.small_time and s[i + B.expires] <= LIMIT.small_time
+end
+
+-- A balance, packed in a format.
+local function text_of_balance(size, s, i)
+  local flags, more = s[i + B.flags], ''
+  if s[i + 7] > 0 or s[i + 8] > 0 or s[i + 9] > 0 or s[i + 10] > 0 or s[i + 11] >= 0 or s[i + 12] ~= '' then
+    flags, more = flags + FLAG.more, struct_pack(size.more, s[i + 7], s[i + 8], s[i + 9], s[i + 10], s[i + 11] + 1, #s[i + 12], s[i + 12])
+  end
+  return struct_pack(size.each, s[i + 1], s[i + 2], s[i + 3], s[i + 4], flags, #s[i + 6], s[i + 6]) .. more
 end
 
 -- The place of the balance that the next deduction starts with, 0 if nothing is left; nil if a check cannot be decided
@@ -69,8 +84,7 @@ local function text_of_pool(s)
   local pieces = { '' }
   for i = POOL.base, n - 1, B.size do
     if i == first and at_byte < LIMIT.quick_bytes then first_at, number = at_byte, #pieces - 1 end
-    local piece = struct_pack(size.each, s[i + 1], s[i + 2], s[i + 3], s[i + 4], s[i + 5], s[i + 6], s[i + 7], s[i + 8], s[i + 9],
-      s[i + 10] + 1, #s[i + 11], s[i + 11], #s[i + 12], s[i + 12])
+    local piece = text_of_balance(size, s, i)
     pieces[#pieces + 1], at_byte = piece, at_byte + #piece
   end
   pieces[1] = struct_pack(size.head, size.mark, s[POOL.due], first_at, number)

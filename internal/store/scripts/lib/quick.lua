@@ -20,17 +20,16 @@ local function look_into(text)
   return size, first_at, number
 end
 
--- Takes need from what a balance has left, in the packed pool p: from what was included, or if nothing of that is
--- left, from what was prepaid. Something must be left of it afterwards. Returns the KIND; nil if it cannot.
-local function take_packed(c, p, need, size, first_at, included_left, prepaid_left)
-  local text, owner, feature, kind, left, at_byte = p.text, p.owner, p.feature, KIND.included, included_left, first_at
-  if included_left == 0 then kind, left, at_byte = KIND.prepaid, prepaid_left, first_at + size.amount_size end
-  if left <= need then return nil end
+-- Takes need from left, which is at a byte of the packed pool p, in the balance that begins at first_at. False if that
+-- changes more than two numbers: what the next deduction starts with, or a queue.
+local function take_packed(c, p, need, size, left, at_byte, first_at)
+  if left == need then return false end
+  local text, owner, feature = p.text, p.owner, p.feature
   if owner ~= c and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared then
     local shared = shared_of(c, feature)
     if #shared[SHARED.queues] > 0 then
-      local _, _, _, _, included, prepaid = struct_unpack(size.each, text, first_at)
-      if included_left + prepaid_left == included + prepaid then return nil end -- it may belong into a queue from now on
+      local included_left, included = struct_unpack(size.each, text, first_at)
+      if included_left == included then return false end -- nothing was used of it
     end
     add_to(shared, SHARED.remaining, -need)
     add_to(shared, SHARED.usage, need)
@@ -38,7 +37,7 @@ local function take_packed(c, p, need, size, first_at, included_left, prepaid_le
   end
   text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
   p.text, p.s, owner.v[p.place], owner.changed = text, false, text, true
-  return kind
+  return true
 end
 
 -- The reply to the check at hand; nil if it is not one of these.
@@ -72,13 +71,18 @@ local function decide_quickly(c)
   local text = p.text
   local size, first_at, number = look_into(text)
   if not size or first_at == 1 or (other and not look_into(other.text)) then return nil end
-  local included_left, prepaid_left = struct_unpack(size.left, text, first_at)
-  if included_left + prepaid_left < need then return nil end
-  local kind = 0
+  -- What was included goes before what was prepaid; one of them must cover it.
+  local kind, left, at_byte = KIND.included, struct_unpack(size.amount, text, first_at), first_at
+  if left == 0 then
+    local _, _, _, _, _, _, behind_it = struct_unpack(size.each, text, first_at)
+    kind, left, at_byte = KIND.prepaid, struct_unpack(size.amount, text, behind_it), behind_it
+  end
+  if left < need then return nil end
   if asked % 2 == ASKED.deduct then
-    kind = take_packed(c, p, need, size, first_at, included_left, prepaid_left)
-    if not kind then return nil end
+    if not take_packed(c, p, need, size, left, at_byte, first_at) then return nil end
     text = p.text
+  else
+    kind = 0
   end
   local holder = p.owner.entity
   local outcome = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text) .. text
