@@ -55,9 +55,9 @@ type Call struct {
 	customer, entityKey, answerKey string
 	step                           Step
 	asked                          int64  // ASKED.deduct and ASKED.preview
-	kind                           string // MORE.kind
+	kind                           string // RARE.kind
 	refusal                        string
-	args                           []byte // MORE.args
+	args                           []byte // RARE.args
 	needs                          []Need // of a check
 	items                          *Items
 	rows                           []byte // of items, those that the step may need
@@ -94,36 +94,32 @@ func (s *Store) call(run *script, step Step, kind string, items *Items, rows []b
 }
 
 var (
-	headValues = inOrder("HEAD", "now", "window", "source", "committed", "rows", "all_rows", "data", "log", "steps")
-	stepValues = inOrder("STEP", "key", "offset", "timestamp", "asked", "needs")
-	moreValues = inOrder("MORE", "entity_key", "entity", "answer_key", "deadline", "question", "memo", "kind", "refusal", "args")
+	headValues   = inOrder("HEAD", "now", "window", "source", "committed", "rows", "all_rows", "data", "log", "steps")
+	stepValues   = inOrder("STEP", "key", "offset", "timestamp", "asked", "needs")
+	entityValues = inOrder("ENTITY", "key", "id")
+	rareValues   = inOrder("RARE", "answer_key", "deadline", "question", "memo", "kind", "refusal", "args")
 
-	askedKeep, askedMore, askedRare = number("ASKED", "keep"), number("ASKED", "more"), number("ASKED", "rare")
+	askedKeep, askedEntity, askedRare = number("ASKED", "keep"), number("ASKED", "entity"), number("ASKED", "rare")
 )
 
 // exactInLua are the bits of an integer that a number of Lua has room for.
 const exactInLua = 1<<53 - 1
 
-// isRare says whether MORE has more than an entity.
-func (c *Call) isRare() bool {
-	return c.answerKey != "" || c.step.DeadlineMs != 0 || c.kind != "" || c.refusal != ""
-}
-
-// appendStep packs STEP, the needs, and MORE if it has anything; the keys are places in KEYS. It returns how many values
-// these are, too.
+// appendStep packs STEP, the needs, and ENTITY and RARE if the step has any; the keys are places in KEYS. It returns how
+// many values these are, too.
 func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, int) {
 	asked, values := c.asked, stepValues+2*len(c.needs)
 	if c.step.Remember {
 		asked += askedKeep
 	}
-	rare := c.isRare()
+	if c.step.Entity != "" {
+		asked += askedEntity
+		values += entityValues
+	}
+	rare := c.answerKey != "" || c.step.DeadlineMs != 0 || c.kind != "" || c.refusal != ""
 	if rare {
 		asked += askedRare
-	}
-	more := rare || c.step.Entity != ""
-	if more {
-		asked += askedMore
-		values += moreValues
+		values += rareValues
 	}
 	dst = msgp.AppendInt(dst, key)
 	dst = msgp.AppendInt64(dst, c.step.Origin.Offset)
@@ -131,9 +127,11 @@ func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, in
 	dst = msgp.AppendInt64(dst, asked)
 	dst = msgp.AppendInt(dst, 2*len(c.needs))
 	dst = appendNeeds(dst, c.needs)
-	if more {
+	if c.step.Entity != "" {
 		dst = msgp.AppendInt(dst, entityKey)
 		dst = msgp.AppendString(dst, c.step.Entity)
+	}
+	if rare {
 		dst = msgp.AppendInt(dst, answerKey)
 		dst = msgp.AppendInt64(dst, c.step.DeadlineMs)
 		dst = msgp.AppendStringFromBytes(dst, c.step.Question)
@@ -168,9 +166,9 @@ func command(now time.Time, calls []Call, group []int) []any {
 		case call.customer != calls[group[i-1]].customer:
 			key = place(&call.customer)
 		}
-		var more int
-		steps, more = call.appendStep(steps, key, place(&call.entityKey), place(&call.answerKey))
-		values += more
+		var added int
+		steps, added = call.appendStep(steps, key, place(&call.entityKey), place(&call.answerKey))
+		values += added
 	}
 	rows := rowsOf(calls, group)
 	data := len(command) - fixed

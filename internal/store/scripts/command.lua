@@ -7,6 +7,6 @@
 --   KEYS[1] = tollgate:{acme}          the customer
 --   KEYS[2] = tollgate:{acme}:e:ann    the entity that the command names
 --   KEYS[3] = tollgate:{acme}:i:k1     the idempotency key
---   MORE.kind: the command's type; MORE.args: see commands/*.lua
+--   RARE.kind: the command's type; RARE.args: see commands/*.lua
 -- Outcome: see lib/command.lua.
 return take_steps(take_command)

@@ -16,7 +16,7 @@ commands['customer.delete'] = function(c)
     end
   end
   c.v, c.ledger = bare_customer('', c.v), nil
-  c.changed, c.pools, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil
+  c.changed, c.pools, c.sums, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil, nil
   put_key(c, c.key .. ':p', '') -- who it was is gone with this, whatever becomes of the removal behind it
   return NOTHING, NOTHING, NOTHING, true
 end

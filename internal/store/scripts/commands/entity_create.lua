@@ -5,8 +5,8 @@
 -- Outcome: one event, the seat.
 -- Invariant: an entity exists only with its seat counted.
 commands['entity.create'] = function(c, feature, name, per_entity, candidates)
-  local id = a[more + MORE.entity]
-  if entity_of(c, id, a[more + MORE.entity_key]) then return nil, 'conflict' end
+  local id = a[entity_at + ENTITY.id]
+  if entity_of(c, id, a[entity_at + ENTITY.key]) then return nil, 'conflict' end
   local view = choose(c, nil, candidates, 1, #candidates)
   if not view.allowed then return nil, view.code, { snapshot_of(view) } end
   local lines, amount = apply(view, view.need)

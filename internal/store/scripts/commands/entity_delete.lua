@@ -5,8 +5,8 @@
 -- Outcome: one event, the seat.
 -- Invariant: nothing of a deleted entity is left.
 commands['entity.delete'] = function(c, expected, seats)
-  local id = a[more + MORE.entity]
-  local entity = entity_of(c, id, a[more + MORE.entity_key])
+  local id = a[entity_at + ENTITY.id]
+  local entity = entity_of(c, id, a[entity_at + ENTITY.key])
   if not entity then return nil, 'entity_not_found' end
   local feature = values_of(entity.v[E.about])[1]
   if expected ~= '' and expected ~= feature then return nil, 'conflict' end

@@ -4,9 +4,9 @@
 -- A step is what is done for one record. The steps of a call are of any customers (in a Cluster: of
 -- one), those of one customer one behind the other.
 --
--- KEYS: of each customer its key and the keys that its steps name (STEP.key, MORE.entity_key, MORE.answer_key).
+-- KEYS: of each customer its key and the keys that its steps name (STEP.key, ENTITY.key, RARE.answer_key).
 --   Other keys of a customer are made from its key, whose hash tag they share. Last the log of the source.
--- ARGV[1]: a packed list: HEAD, and for each step STEP, its candidates and maybe MORE, one after the other.
+-- ARGV[1]: a packed list: HEAD, and for each step STEP, its candidates, and ENTITY and RARE if it has any.
 --
 -- Returns a list, for each step:
 --   the outcome (of a check formats.check, of a command lib/command.lua)    it was decided now
@@ -24,14 +24,14 @@ local NOTHING = {}
 local call, min, max, floor, match = redis.call, math.min, math.max, math.floor, string.match
 local tonumber, KEYS = tonumber, KEYS
 
-local a = values_of(ARGV[1]) -- HEAD, STEP, ..., and MORE of a step that has none
+local a = values_of(ARGV[1]) -- HEAD, STEP, ..., and ENTITY and RARE of steps that have none
 local now, source, committed, rows = a[HEAD.now], a[HEAD.source], a[HEAD.committed], a[HEAD.rows]
-local nothing_more = #a
-do
-  for i = 1, MORE.size do a[nothing_more + i] = '' end
-  a[nothing_more + MORE.entity_key], a[nothing_more + MORE.answer_key], a[nothing_more + MORE.deadline] = 0, 0, 0
-end
-local at, more -- the places before the STEP and the MORE at hand
+local no_entity = #a
+local none_rare = no_entity + ENTITY.size
+a[no_entity + ENTITY.key], a[no_entity + ENTITY.id] = 0, ''
+for i = 1, RARE.size do a[none_rare + i] = '' end
+a[none_rare + RARE.answer_key], a[none_rare + RARE.deadline] = 0, 0
+local at, entity_at, rare_at -- the places before the STEP, the ENTITY and the RARE at hand
 -- Whether the step at hand may still ask to be sent again (NEEDS_MORE): it has changed nothing yet but what is
 -- worth keeping.
 local resumable
@@ -50,6 +50,7 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 --     it was last when a step ended, place: of the text in v, owner, feature, touched: changed since}; false if none
 --   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
+--   sums: what its entities share, unpacked (SHARED), by feature; false for those it has none of
 --   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new: ledger.lua
 --   profile: command.lua; answers: texts of idempotency keys that this call has taken, by key
 --   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before
@@ -136,6 +137,7 @@ local function reopen(p) p.s = values_of_pool(p.text) end
 -- The text of an owner, without the pools that are empty by now.
 local function text_of_owner(owner)
   local v = owner.v
+  if owner.sums then pack_sums(owner) end
   if not owner.emptied then return text_of(v) end
   local kept = { unpack(v, 1, C.pools - 1) }
   for i = C.pools, #v, 2 do
@@ -199,13 +201,20 @@ end
 -- replies; and customers in the order in which they were opened.
 local step, behind, places, replies, opened = 1, HEAD.size, {}, {}, {}
 
+-- The places before the ENTITY and the RARE of the step behind a place, and the place behind the step.
+local function places_in_step(place)
+  local asked, next_place, entity, rare = a[place + STEP.asked], place + STEP.size + a[place + STEP.needs], no_entity, none_rare
+  if asked % ASKED.rare >= ASKED.entity then entity, next_place = next_place, next_place + ENTITY.size end
+  if asked >= ASKED.rare then rare, next_place = next_place, next_place + RARE.size end
+  return entity, rare, next_place
+end
+
 -- Takes the steps from the one at hand on, each by take(c), which returns the reply to it.
 local function take_rest(take)
   while step <= a[HEAD.steps] do
     at = behind
     local place = a[at + STEP.key]
-    more, behind = nothing_more, at + STEP.size + a[at + STEP.needs]
-    if a[at + STEP.asked] % ASKED.rare >= ASKED.more then more, behind = behind, behind + MORE.size end
+    entity_at, rare_at, behind = places_in_step(at)
     places[step] = place
     local c = customers[place]
     if not c then

@@ -5,7 +5,7 @@
 -- <code> or <code>: <message> if not. An event: {feature asked, its units asked, code, amount,
 -- snapshot, lines}.
 
--- By type, what carries a command out: execute(c, ...) with the values of MORE.args, for a customer
+-- By type, what carries a command out: execute(c, ...) with the values of RARE.args, for a customer
 -- that exists (but for customer.put). It returns the snapshots, events and extra of its outcome, and
 -- whether anything was changed; or nil, an error code and snapshots for the answer, and then nothing
 -- is changed, whatever it has done before.
@@ -32,7 +32,7 @@ local function all_views(c, entity)
   if entity then
     collect_features(entity.v)
   else
-    for _, shared in ipairs(shared_sums(c)) do features[#features + 1] = shared[SHARED.feature] end
+    for _, feature in ipairs(features_shared(c)) do features[#features + 1] = feature end
   end
   local seen = {}
   for _, feature in ipairs(features) do
@@ -47,9 +47,9 @@ end
 
 -- The owner that the command at hand names: the customer, or an entity; nil where there is no such.
 local function owner_asked(c)
-  local id = a[more + MORE.entity]
+  local id = a[entity_at + ENTITY.id]
   if id == '' then return c end
-  return entity_of(c, id, a[more + MORE.entity_key]) or nil
+  return entity_of(c, id, a[entity_at + ENTITY.key]) or nil
 end
 
 -- The values of PROFILE.
@@ -75,6 +75,7 @@ end
 
 -- The state of a customer before a command, and the way back to it.
 local function checkpoint(c)
+  local undo_sums = checkpoint_of_sums(c)
   local v, changed, owners = copy_of(c.v), c.changed, {}
   for id, owner in pairs(c.owners or {}) do owners[id] = owner and { owner, { unpack(owner.v) }, owner.changed } end
   local writes, drops, expires = #(c.writes or {}), #(c.drops or {}), #(c.expires or {})
@@ -83,6 +84,7 @@ local function checkpoint(c)
   for n, text in pairs(c.chunks or {}) do chunks[n] = text end
   return function()
     c.v, c.changed, c.pools, c.chunks, c.profile, c.ledger = v, changed, {}, chunks, profile, nil
+    undo_sums()
     for id in pairs(c.owners or {}) do
       local before = owners[id]
       c.owners[id] = before and before[1] -- nil: it is read again
@@ -98,10 +100,13 @@ end
 local function take_command(c)
   local seen, refusal = begin(c)
   if seen then return seen end
-  local kind = a[more + MORE.kind]
+  local kind = a[rare_at + RARE.kind]
   if exists(c) then
     run_job(c)
-    for _, shared in ipairs(shared_sums(c)) do walk_if_due(c, shared) end
+    for _, feature in ipairs(features_shared(c)) do
+      local shared = shared_of(c, feature)
+      if shared then walk_if_due(c, shared) end
+    end
     if is_job_of_record(c) then
       resumable = false
       -- What it has changed is in effect, whether all of it can be shown or not.
@@ -116,7 +121,7 @@ local function take_command(c)
   if refusal then return finish(c, failure_of(refusal), false) end
   local undo = checkpoint(c)
   resumable = false
-  local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[more + MORE.args])))
+  local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[rare_at + RARE.args])))
   if not snapshots then
     local code, shown, refused = events, extra, changed
     undo()

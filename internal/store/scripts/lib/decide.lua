@@ -69,12 +69,12 @@ local function decide_check(c)
   if refusal then return end_without_pool(c, refusal) end
   if not exists(c) then return end_without_pool(c, 'customer_not_found') end
   if c.v[C.job] ~= '' then run_job(c) end
-  local entity, id = nil, a[more + MORE.entity]
+  local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
-    entity = entity_of(c, id, a[more + MORE.entity_key])
+    entity = entity_of(c, id, a[entity_at + ENTITY.key])
     if not entity then return end_without_pool(c, 'entity_not_found') end
   end
-  local feature, asked = a[more + MORE.kind], a[at + STEP.asked]
+  local feature, asked = a[rare_at + RARE.kind], a[at + STEP.asked]
   if feature ~= '' then return decide_flag(c, entity, feature, asked) end
   return decide_pool(c, entity, asked)
 end

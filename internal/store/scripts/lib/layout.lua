@@ -22,7 +22,7 @@ local C = {
   seq = 3,      -- grows with every balance and plan
   -- What few customers have; '' where there is nothing.
   entities = 4, -- list: number of the next entity, how many entities there are, a number below which there is none
-  shared = 5,   -- list of SHARED, one for each feature of which entities hold shared balances
+  shared = 5,   -- list: for each feature of which entities hold shared balances its id, and its sums (formats.sums)
   rest = 6,     -- '' or packed {list of P, list of F}: plans and flags, which few steps look at
   job = 7,      -- JOB, a list
   -- From here on pairs: a feature's id, and the balances that the customer holds of it (POOL); or the name of a
@@ -104,7 +104,7 @@ local R = {
 }
 
 -- What all entities together hold of a feature that the customer shares (shared.lua). Sums are two numbers:
--- millions, and the rest.
+-- millions, and the rest. Packed it is formats.sums.
 local SHARED = {
   feature = 1,
   holders = 2, -- entities
@@ -214,21 +214,20 @@ local ASKED = {
   deduct = 1,  -- send_event
   preview = 2, -- with_preview: the plans attached are added to a denial
   keep = 4,    -- the ledger keeps the outcome
-  more = 8,    -- MORE follows behind the candidates
-  rare = 16,   -- and it has more than an entity
+  entity = 8,  -- ENTITY follows behind the candidates
+  rare = 16,   -- RARE follows behind these
 }
+local ENTITY = { key = 1, id = 2, size = 2 } -- id '': the customer
 -- What most steps do without.
-local MORE = {
-  entity_key = 1,
-  entity = 2,     -- '' for the customer
-  answer_key = 3, -- of the idempotency key, 0 if the request has none
-  deadline = 4,   -- the record is not decided after it, 0: whenever
-  question = 5,   -- what tells the request from another with the same idempotency key
-  memo = 6,       -- what a repeat must know of this request (opaque)
-  kind = 7,       -- of a command (its script's name); of a check the feature if it is boolean, else ''
-  refusal = 8,    -- <code>: <message> to answer with unless the record was decided before, '' for none
-  args = 9,       -- of a command, packed (its script's head), else ''
-  size = 9,
+local RARE = {
+  answer_key = 1, -- of the idempotency key, 0 if the request has none
+  deadline = 2,   -- the record is not decided after it, 0: whenever
+  question = 3,   -- what tells the request from another with the same idempotency key
+  memo = 4,       -- what a repeat must know of this request (opaque)
+  kind = 5,       -- of a command (its script's name); of a check the feature if it is boolean, else ''
+  refusal = 6,    -- <code>: <message> to answer with unless the record was decided before, '' for none
+  args = 7,       -- of a command, packed (its script's head), else ''
+  size = 7,
 }
 
 -- A view as an outcome shows it (choose.lua): of each part follow the entity and the pool.
@@ -293,6 +292,9 @@ local formats = {
   -- than it is. flags: where in a balance its flags are; first: the byte at which the first balance begins.
   small = { mark = 0, head = '>BI6I2B', each = '>I4I4I6I6BI2c0', more = '>I4I4I4I4I4I4c0', amount = '>I4', amount_size = 4, flags = 20, first = 11 },
   large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7BI2c0', more = '>I7I7I7I7I7I4c0', amount = '>I7', amount_size = 7, flags = 28, first = 12 },
+  -- SHARED: what consuming changes, remaining and usage; 1 if there is a queue of those that have used something; behind
+  -- these the packed list, in which remaining and usage are stale
+  sums = '>I7I4I7I4B', sums_size = 23,
   entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
   entry_head = '>I7i8I4',    -- an entry without the outcome, which is put behind it: struct copies texts byte by byte
   repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome

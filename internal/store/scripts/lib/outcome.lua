@@ -4,9 +4,9 @@
 -- MARK (formats.check), that of a command is a packed list (command.lua); so does what takes the place of
 -- either where a request is repeated.
 
-local function idempotency_key() return a[more + MORE.answer_key] end
+local function idempotency_key() return a[rare_at + RARE.answer_key] end
 
-local function is_kept() return a[at + STEP.asked] % ASKED.more >= ASKED.keep end
+local function is_kept() return a[at + STEP.asked] % ASKED.entity >= ASKED.keep end
 
 local function keep(c, outcome)
   if is_kept() then remember(c, outcome) end
@@ -32,13 +32,13 @@ local function begin(c)
     if text then
       local first = values_of(text)
       if first[ANSWER.window_end] > now and first[ANSWER.life] == c.v[C.life] then
-        if first[ANSWER.question] ~= a[more + MORE.question] then return nil, 'idempotency_conflict' end
+        if first[ANSWER.question] ~= a[rare_at + RARE.question] then return nil, 'idempotency_conflict' end
         return keep(c, struct_pack(formats.repeated, MARK.repeated, #first[ANSWER.memo], first[ANSWER.memo], #first[ANSWER.outcome], first[ANSWER.outcome]))
       end
     end
   end
-  if a[more + MORE.refusal] ~= '' then return nil, a[more + MORE.refusal] end
-  local deadline = a[more + MORE.deadline]
+  if a[rare_at + RARE.refusal] ~= '' then return nil, a[rare_at + RARE.refusal] end
+  local deadline = a[rare_at + RARE.deadline]
   if deadline > 0 and now > deadline then return nil, 'deadline_exceeded' end
 end
 
@@ -47,7 +47,7 @@ end
 local function finish(c, outcome, changed)
   local place = idempotency_key()
   if place > 0 and changed and exists(c) then
-    local text = text_of({ now + a[HEAD.window], c.v[C.life], a[more + MORE.question], a[more + MORE.memo], outcome })
+    local text = text_of({ now + a[HEAD.window], c.v[C.life], a[rare_at + RARE.question], a[rare_at + RARE.memo], outcome })
     c.answers = c.answers or {}
     c.answers[KEYS[place]] = text
     put_key(c, KEYS[place], text)

@@ -248,11 +248,14 @@ end
 -- Does a job for one entity. If what it brings does not fit there (too many balances, an amount that passes what
 -- fits), the entity only loses what the plan that was detached gave it. If its balances cannot be read, it is passed over.
 local function do_job(c, job, plan, entity)
-  local v, shared = copy_of(entity.v), copy_of(c.v[C.shared])
+  local v, undo_sums = copy_of(entity.v), checkpoint_of_sums(c)
   local removed, scope = job[JOB.removed], { entity }
   local is_read, code = pcall(change_scope, c, c, removed, plan, job[JOB.again] == 1, job[JOB.started], job[JOB.kept_features], scope)
   if not is_read and not is_unreadable(code) then error(code, 0) end
-  if not is_read or code then entity.v, entity.pools, c.v[C.shared] = v, {}, shared end
+  if not is_read or code then
+    entity.v, entity.pools = v, {}
+    undo_sums()
+  end
   if is_read and code and removed ~= '' then remove_balances(c, c, removed, NOTHING, scope) end
 end
 

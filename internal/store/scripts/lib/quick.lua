@@ -20,20 +20,19 @@ local function look_into(text)
   return size, first_at, number
 end
 
--- Takes need from left, which is at a byte of the packed pool p, in the balance that begins at first_at. False if that
--- changes more than two numbers: what the next deduction starts with, or a queue.
+-- Takes need from left, which is at a byte of the packed pool p, in the balance that begins at first_at. False if more
+-- than numbers may change by that: what the next deduction starts with, or a queue.
 local function take_packed(c, p, need, size, left, at_byte, first_at)
   if left == need then return false end
-  local text, owner, feature = p.text, p.owner, p.feature
+  local text, owner, feature, v = p.text, p.owner, p.feature, c.v
   if owner ~= c and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared then
-    local shared = shared_of(c, feature)
-    if #shared[SHARED.queues] > 0 then
+    local all, place = v[C.shared], place_of_sums(c, feature)
+    if c.sums and c.sums[feature] then return false end
+    if string.byte(all[place + 1], formats.sums_size) == 1 then
       local included_left, included = struct_unpack(size.each, text, first_at)
-      if included_left == included then return false end -- nothing was used of it
+      if included_left == included then return false end
     end
-    add_to(shared, SHARED.remaining, -need)
-    add_to(shared, SHARED.usage, need)
-    c.changed = true
+    all[place + 1], c.changed = sums_after(all[place + 1], need), true
   end
   text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
   p.text, p.s, owner.v[p.place], owner.changed = text, false, text, true
@@ -44,11 +43,11 @@ end
 local function decide_quickly(c)
   local v, asked = c.v, a[at + STEP.asked]
   if not v or v[C.life] == '' or v[C.job] ~= '' or asked >= ASKED.rare then return nil end
-  local is_kept = asked % ASKED.more >= ASKED.keep
+  local is_kept = asked % ASKED.entity >= ASKED.keep
   if is_kept and not is_new(c) then return nil end
-  local entity, id = nil, a[more + MORE.entity]
+  local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
-    entity = entity_of(c, id, a[more + MORE.entity_key])
+    entity = entity_of(c, id, a[entity_at + ENTITY.key])
     if not entity then return nil end
   end
   -- The first candidate that there are balances of.
@@ -61,7 +60,7 @@ local function decide_quickly(c)
       local own = p
       p = packed_pool_of(entity, feature)
       if p then other = own else p = own end
-    elseif v[C.shared] ~= '' and shared_of(c, feature) then
+    elseif place_of_sums(c, feature) then
       return nil
     end
     k = k + 2

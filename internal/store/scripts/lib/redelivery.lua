@@ -16,8 +16,8 @@ local function offsets_of_call()
   local place, from, to = HEAD.size, math.huge, -1
   for _ = 1, a[HEAD.steps] do
     local offset = a[place + STEP.offset]
-    from, to, place = min(from, offset), max(to, offset), place + STEP.size + a[place + STEP.needs]
-      + (a[place + STEP.asked] % ASKED.rare >= ASKED.more and MORE.size or 0)
+    local _, _, next_place = places_in_step(place)
+    from, to, place = min(from, offset), max(to, offset), next_place
   end
   return from, to
 end

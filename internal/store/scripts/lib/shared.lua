@@ -1,11 +1,61 @@
--- uses: layout msgpack call rollovers sums
+-- uses: layout msgpack struct call rollovers sums holding
 -- lazy: entities
 -- What entities hold that the customer shares: balances of per-entity items. The customer's value has what
 -- all of them add up to (SHARED), so that a check of the customer need not read every entity, and queues of those
 -- that have something of a kind (QUEUE), so that it need not look for them; both are kept up whenever a
 -- pool of an entity changes.
 
+-- Sums of lists are pairs of numbers (add_exactly).
+local function add_to(list, place, n) list[place], list[place + 1] = add_exactly(list[place], list[place + 1], n) end
 local function sum_at(list, place) return list[place] * 1000000 + list[place + 1] end
+
+-- The values of SHARED of a feature, nil if a customer's entities share nothing of it. Changes of them are kept.
+local function shared_of(c, feature)
+  c.sums = c.sums or {}
+  local shared = c.sums[feature]
+  if not shared then
+    local place = place_of_sums(c, feature)
+    if not place then return nil end
+    local text = c.v[C.shared][place + 1]
+    shared = values_of(string.sub(text, formats.sums_size + 1))
+    shared[SHARED.remaining], shared[SHARED.remaining + 1], shared[SHARED.usage], shared[SHARED.usage + 1] = struct_unpack(formats.sums, text)
+    c.sums[feature] = shared
+  end
+  return shared
+end
+
+-- Packs the sums that were unpacked.
+local function pack_sums(c)
+  local all = c.v[C.shared]
+  for n = 1, all == '' and 0 or #all, 2 do
+    local shared = c.sums[all[n]]
+    if shared then
+      local queued = 0
+      for _, q in ipairs(shared[SHARED.queues]) do
+        if q[QUEUE.kind] == WANTED.used then queued = 1 end
+      end
+      all[n + 1] = struct_pack(formats.sums, shared[SHARED.remaining], shared[SHARED.remaining + 1],
+        shared[SHARED.usage], shared[SHARED.usage + 1], queued) .. text_of(shared)
+    end
+  end
+end
+
+-- A way back to the sums as they are.
+local function checkpoint_of_sums(c)
+  if c.sums then pack_sums(c) end
+  local all = c.v and copy_of(c.v[C.shared])
+  return function()
+    c.sums = nil
+    if all then c.v[C.shared] = all end
+  end
+end
+
+-- The features that a customer's entities share something of.
+local function features_shared(c)
+  local features, all = {}, c.v[C.shared]
+  for n = 1, all == '' and 0 or #all, 2 do features[#features + 1] = all[n] end
+  return features
+end
 
 local function has_shared(s)
   for i = POOL.base, #s - 1, B.size do
@@ -188,8 +238,10 @@ end
 local function add_contribution(c, feature, shared, before, after)
   if not shared then
     shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, {}, {}, {} }
-    if c.v[C.shared] == '' then c.v[C.shared] = {} end
-    c.v[C.shared][#c.v[C.shared] + 1] = shared
+    local all = c.v[C.shared] ~= '' and c.v[C.shared] or {}
+    all[#all + 1] = feature
+    all[#all + 1] = ''
+    c.v[C.shared], c.sums[feature] = all, shared
   end
   if before[ADDS.balances] == 0 then shared[SHARED.holders] = shared[SHARED.holders] + 1 end
   if after[ADDS.balances] == 0 then shared[SHARED.holders] = shared[SHARED.holders] - 1 end
@@ -210,11 +262,11 @@ local function add_contribution(c, feature, shared, before, after)
 end
 
 -- Drops the sums of a feature that no entity shares any more.
-local function drop_shared(c, shared)
-  local all = c.v[C.shared]
-  for n = #all, 1, -1 do
-    if all[n] == shared then table.remove(all, n) end
-  end
+local function drop_shared(c, feature)
+  local all, place = c.v[C.shared], place_of_sums(c, feature)
+  table.remove(all, place)
+  table.remove(all, place)
+  c.sums[feature] = nil
   if #all == 0 then c.v[C.shared] = '' end
 end
 
@@ -227,7 +279,7 @@ local function sum_up(entity, feature, before, s)
   c.changed = true
   if not (shared and add_consumption(shared, before, s)) then
     shared = add_contribution(c, feature, shared, contribution_of(before), contribution_of(s))
-    if shared[SHARED.holders] == 0 then return drop_shared(c, shared) end
+    if shared[SHARED.holders] == 0 then return drop_shared(c, feature) end
     local due = s[POOL.due]
     if due > 0 and (shared[SHARED.due] == 0 or due < shared[SHARED.due]) then shared[SHARED.due] = due end
     if due > 0 and shared[SHARED.walk] >= 0 and (shared[SHARED.walk_due] == 0 or due < shared[SHARED.walk_due]) then
