@@ -326,7 +326,7 @@ func TestAJobPassesOverAnEntityWhoseBalancesCannotBeRead(t *testing.T) {
 			step := f.step()
 			step.Entity = "e7"
 			if got := f.outcome(f.run(f.deduct(step, "m", 20))[0]); got.Code != balance.Included || got.Amount != 20 {
-				t.Errorf("e7 got %s, %d taken", got.Code, got.Amount)
+				t.Errorf("e7 got %s, %d taken %v", got.Code, got.Amount, got.Error)
 			}
 		})
 	}

@@ -74,13 +74,13 @@ local function open_customer(place)
   return { key = key, entity = '', v = v, pools = {}, changed = false, ledger = nil, new = nil }
 end
 
--- The entity of a customer, false where there is none.
+-- The entity of a customer, false if there is none. place: of its key in KEYS, nil if it is not there.
 local function entity_of(c, id, place)
   c.owners = c.owners or {}
   local owner = c.owners[id]
   if owner == nil then
-    local key = c.key .. ':e:' .. id
-    local v = readable(key, place and place > 0 and stored[place])
+    local key = place and KEYS[place] or c.key .. ':e:' .. id
+    local v = readable(key, place and stored[place])
     owner = v and v[E.life] == c.v[C.life] and { key = key, entity = id, v = v, pools = {}, changed = false, customer = c }
     c.owners[id] = owner
   end
@@ -91,26 +91,21 @@ local function exists(c) return c.v and c.v[C.life] ~= '' end
 
 local function format_of_pool(text) return string.byte(text, 1) == formats.small.mark and formats.small or formats.large end
 
--- The pool of a feature that an owner holds itself, packed; false if it holds none.
-local function packed_pool_of(owner, feature)
-  local p = owner.pools[feature]
-  if p == nil then
-    local v = owner.v
-    p = false
-    for i = C.pools, #v, 2 do
-      if v[i] == feature then
-        p = { s = false, text = v[i + 1], place = i + 1, owner = owner, touched = false, feature = feature }
-        break
-      end
-    end
-    owner.pools[feature] = p
+-- The place in an owner's values of the pool that it holds of a feature, nil if it holds none.
+local function place_of_pool(v, feature)
+  for i = C.pools, #v, 2 do
+    if v[i] == feature then return i + 1 end
   end
-  return p
 end
 
--- The same, unpacked, and what is due of it applied.
+-- The pool of a feature that an owner holds itself, false if it holds none. What is due of it is applied.
 local function pool_of(owner, feature)
-  local p = packed_pool_of(owner, feature)
+  local p = owner.pools[feature]
+  if p == nil then
+    local place = place_of_pool(owner.v, feature)
+    p = place and { s = false, text = owner.v[place], place = place, owner = owner, touched = false, feature = feature } or false
+    owner.pools[feature] = p
+  end
   if p then
     local s = p.s
     if not s then

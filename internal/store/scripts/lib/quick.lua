@@ -20,23 +20,26 @@ local function look_into(text)
   return size, first_at, number
 end
 
--- Takes need from left, which is at a byte of the packed pool p, in the balance that begins at first_at. False if more
--- than numbers may change by that: what the next deduction starts with, or a queue.
-local function take_packed(c, p, need, size, left, at_byte, first_at)
-  if left == need then return false end
-  local text, owner, feature, v = p.text, p.owner, p.feature, c.v
+-- Takes need from left, which is at a byte of the packed pool at a place of an owner's values, in the balance that begins
+-- at first_at. Returns the packed pool; nil if more than numbers may change: what the next deduction starts with, or a queue.
+local function take_packed(c, owner, feature, place, need, size, left, at_byte, first_at)
+  if left == need then return nil end
+  local text = owner.v[place]
   if owner ~= c and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared then
-    local all, place = v[C.shared], place_of_sums(c, feature)
-    if c.sums and c.sums[feature] then return false end
-    if string.byte(all[place + 1], formats.sums_size) == 1 then
+    if c.sums and c.sums[feature] then return nil end
+    local all, sums = c.v[C.shared], place_of_sums(c, feature) + 1
+    if string.byte(all[sums], formats.sums_size) == 1 then
       local included_left, included = struct_unpack(size.each, text, first_at)
-      if included_left == included then return false end
+      if included_left == included then return nil end
     end
-    all[place + 1], c.changed = sums_after(all[place + 1], need), true
+    all[sums] = sums_after(all[sums], need)
+    c.changed = true
   end
   text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
-  p.text, p.s, owner.v[p.place], owner.changed = text, false, text, true
-  return true
+  owner.v[place], owner.changed = text, true
+  local p = owner.pools[feature]
+  if p then p.text, p.s = text, false end
+  return text
 end
 
 -- The reply to the check at hand; nil if it is not one of these.
@@ -50,26 +53,29 @@ local function decide_quickly(c)
     entity = entity_of(c, id, a[entity_at + ENTITY.key])
     if not entity then return nil end
   end
-  -- The first candidate that there are balances of.
-  local k, behind, p, other, feature = at + STEP.size + 1, at + STEP.size + a[at + STEP.needs], nil, nil, nil
+  -- The first candidate that there are balances of: first those of the entity, then the customer's.
+  local k, behind = at + STEP.size + 1, at + STEP.size + a[at + STEP.needs]
+  local owner, feature, place, other = c, nil, nil, nil
   repeat
     if k > behind then return nil end
     feature = a[k]
-    p, other = packed_pool_of(c, feature), nil
+    place = place_of_pool(v, feature)
     if entity then
-      local own = p
-      p = packed_pool_of(entity, feature)
-      if p then other = own else p = own end
+      local held = place_of_pool(entity.v, feature)
+      if held then
+        other = place
+        owner, place = entity, held
+      end
     elseif place_of_sums(c, feature) then
       return nil
     end
     k = k + 2
-  until p
+  until place
   local need = a[k - 1]
   if not need or need <= 0 then return nil end
-  local text = p.text
+  local text = owner.v[place]
   local size, first_at, number = look_into(text)
-  if not size or first_at == 1 or (other and not look_into(other.text)) then return nil end
+  if not size or first_at == 1 or (other and not look_into(v[other])) then return nil end
   -- What was included goes before what was prepaid; one of them must cover it.
   local kind, left, at_byte = KIND.included, struct_unpack(size.amount, text, first_at), first_at
   if left == 0 then
@@ -78,16 +84,17 @@ local function decide_quickly(c)
   end
   if left < need then return nil end
   if asked % 2 == ASKED.deduct then
-    if not take_packed(c, p, need, size, left, at_byte, first_at) then return nil end
-    text = p.text
+    text = take_packed(c, owner, feature, place, need, size, left, at_byte, first_at)
+    if not text then return nil end
   else
     kind = 0
   end
-  local holder = p.owner.entity
-  local outcome = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text) .. text
+  local holder, outcome = owner.entity, nil
+  local head = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text)
   if other then
-    text = other.text
-    outcome = outcome .. struct_pack(formats.quick_part, 0, '', #text) .. text
+    outcome = head .. text .. struct_pack(formats.quick_part, 0, '', #v[other]) .. v[other]
+  else
+    outcome = head .. text
   end
   if is_kept then remember(c, outcome) end
   return outcome
