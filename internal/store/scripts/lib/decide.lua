@@ -10,7 +10,17 @@ end
 
 -- Ends a step with a view, what was taken of it, and the ids of plans for a preview.
 local function end_with_view(c, view, lines, amount, plans)
-  local code, feature, changed = view.code, view.feature, #lines > 0
+  local code, feature, parts, changed = view.code, view.feature, view.parts, #lines > 0
+  if #parts == 1 and not view.shared_from and not view.shared and #lines <= 4 and not plans and (#parts[1].s - 1) / B.size <= LIMIT.shown then -- nearly always
+    local p = parts[1]
+    local entity, text = p.owner.entity, p.text
+    if changed then
+      return finish(c, struct_pack(formats.check_with_line, MARK.decided, #code, code, now, view.need, #feature, feature, amount, 0, 0, '', 1, 1,
+        #entity, entity, #text, text, lines[1], lines[2], lines[3], lines[4]), true)
+    end
+    return finish(c, struct_pack(formats.check_of_one, MARK.decided, #code, code, now, view.need, #feature, feature, 0, 0, 0, '', 1, 0,
+      #entity, entity, #text, text), false)
+  end
   local snapshot = snapshot_of(view, lines)
   local totals = snapshot[SNAPSHOT.totals]
   local rest = (#totals > 0 or plans) and text_of({ totals, NOTHING, plans or NOTHING }) or ''

@@ -302,6 +302,9 @@ local formats = {
   -- how many parts and lines there are; then these
   check = '>BI2c0I7i8I2c0i8i4I4c0I4I4',
   part = '>I2c0I4c0',        -- entity, pool
+  -- check with one part, and with one line besides
+  check_of_one = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0',
+  check_with_line = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0I4I2i8B',
   -- of a check that one balance covers (quick.lua): mark, now, need, KIND of what was taken, 0 if nothing was, the balance
   -- of the first part that it was taken from, and the feature; then as often as there are parts, quick_part: the
   -- entity and the length of the pool, which is put behind it

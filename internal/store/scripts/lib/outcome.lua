@@ -1,5 +1,4 @@
 -- uses: layout msgpack struct call ledger redelivery
--- lazy: whole
 -- The outcome of a step: whether it is there already, and keeping it. An outcome of a check begins with a
 -- MARK (formats.check), that of a command is a packed list (command.lua); so does what takes the place of
 -- either where a request is repeated.

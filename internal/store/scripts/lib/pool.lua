@@ -23,22 +23,27 @@ local function remaining_of(s, i)
   return left
 end
 
+-- The values of a packed balance that begins at a byte, and the byte behind it.
+local function values_of_balance(size, text, at_byte)
+  local included_left, included, resets, expires, flags, details, next_byte = struct_unpack(size.each, text, at_byte)
+  if flags < FLAG.more then return next_byte, included_left, included, resets, expires, flags, details, 0, 0, 0, 0, -1, '' end
+  local prepaid_left, over, from_rollovers, prepaid, most, rollovers, behind_more = struct_unpack(size.more, text, next_byte)
+  return behind_more, included_left, included, resets, expires, flags - FLAG.more, details, prepaid_left, over, from_rollovers, prepaid, most - 1, rollovers
+end
+
 -- The values of a pool, and the text that they are packed in.
 local function values_of_pool(text)
   if text == '' then return { 0 } end
   local size = format_of_pool(text)
   local _, due = struct_unpack(size.head, text)
-  local s, i, at_byte = { due }, POOL.base, size.first
+  -- The byte behind the first balance stands where what is due belongs.
+  local s = { values_of_balance(size, text, size.first) }
+  local at_byte, i = s[POOL.due], #s - 1
+  s[POOL.due] = due
   while at_byte <= #text do
-    local included_left, included, resets, expires, flags, details, next_byte = struct_unpack(size.each, text, at_byte)
-    local prepaid_left, over, from_rollovers, prepaid, most, rollovers = 0, 0, 0, 0, 0, ''
-    if flags >= FLAG.more then
-      flags = flags - FLAG.more
-      prepaid_left, over, from_rollovers, prepaid, most, rollovers, next_byte = struct_unpack(size.more, text, next_byte)
-    end
-    s[i + 1], s[i + 2], s[i + 3], s[i + 4], s[i + 5], s[i + 6] = included_left, included, resets, expires, flags, details
-    s[i + 7], s[i + 8], s[i + 9], s[i + 10], s[i + 11], s[i + 12] = prepaid_left, over, from_rollovers, prepaid, most - 1, rollovers
-    i, at_byte = i + B.size, next_byte
+    local b = { values_of_balance(size, text, at_byte) }
+    for j = 1, B.size do s[i + 1 + j] = b[j + 1] end
+    at_byte, i = b[1], i + B.size
   end
   return s
 end
@@ -81,6 +86,10 @@ local function text_of_pool(s)
   end
   local first, at_byte, first_at, number = first_to_take_from(s), size.first, 0, 0
   if first == 0 then first_at = 1 end
+  if n == POOL.base + B.size then -- nearly always
+    if first == POOL.base then first_at = size.first end
+    return struct_pack(size.head, size.mark, s[POOL.due], first_at, 0) .. text_of_balance(size, s, POOL.base)
+  end
   local pieces = { '' }
   for i = POOL.base, n - 1, B.size do
     if i == first and at_byte < LIMIT.quick_bytes then first_at, number = at_byte, #pieces - 1 end

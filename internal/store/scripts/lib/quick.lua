@@ -1,4 +1,4 @@
--- uses: layout struct call ledger sums
+-- uses: layout struct call ledger outcome sums
 -- The usual check: one balance covers it, and nothing else of the pool has to be looked at. It is decided from
 -- the packed pool. Whatever is not so simple is left to decide.lua, which would decide these checks alike.
 
@@ -45,9 +45,14 @@ end
 -- The reply to the check at hand; nil if it is not one of these.
 local function decide_quickly(c)
   local v, asked = c.v, a[at + STEP.asked]
-  if not v or v[C.life] == '' or v[C.job] ~= '' or asked >= ASKED.rare then return nil end
-  local is_kept = asked % ASKED.entity >= ASKED.keep
-  if is_kept and not is_new(c) then return nil end
+  if not v or v[C.life] == '' or v[C.job] ~= '' then return nil end
+  if asked >= ASKED.rare then
+    if a[rare_at + RARE.kind] ~= '' then return nil end
+    local seen, refusal = begin(c)
+    if seen or refusal then return seen end
+  elseif asked % ASKED.entity >= ASKED.keep and not is_new(c) then
+    return nil
+  end
   local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
     entity = entity_of(c, id, a[entity_at + ENTITY.key])
@@ -96,6 +101,5 @@ local function decide_quickly(c)
   else
     outcome = head .. text
   end
-  if is_kept then remember(c, outcome) end
-  return outcome
+  return finish(c, outcome, kind > 0)
 end
