@@ -172,8 +172,23 @@ func (d *driver) touchAll(t *rapid.T) {
 	from := len(d.sent[topics.Commands])
 	for _, name := range customers {
 		d.add(topics.Commands, request{Type: "customer.get", Customer: name})
+		if c := d.world.customers[name]; c != nil {
+			d.touchEntities(c, name)
+		}
 	}
 	d.decide(t, topics.Commands, from)
+}
+
+// touchEntities touches what entities hold by themselves: customer.get reads only the first of them.
+func (d *driver) touchEntities(c *customer, name string) {
+	type pool struct{ entity, feature string }
+	touched := map[pool]bool{}
+	for _, g := range c.grants {
+		if p := (pool{g.entity, g.feature}); g.entity != "" && !g.perEntity && !touched[p] {
+			touched[p] = true
+			d.add(topics.Commands, request{Type: "balance.update", Customer: name, Entity: p.entity, Feature: p.feature, Balance: g.name(), Field: "add"})
+		}
+	}
 }
 
 // passTime moves the clock on, mostly a little; sometimes back, as another worker's may be.

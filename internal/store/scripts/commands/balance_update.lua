@@ -1,4 +1,4 @@
--- uses: layout msgpack call command plans
+-- uses: layout msgpack call command entities deduct holding
 -- balance.update: corrects a balance, or a pool as a whole.
 -- args: the feature; the balance's id, '' for the pool as a whole; remaining, usage or add; the amount
 --
@@ -6,7 +6,7 @@
 -- does not reach is granted, too (remaining), or goes into overage (usage). add: grants so much more, or
 -- takes so much of what is left away. What is granted or taken away lasts until the balance's next reset.
 --
--- Invariant: that of a balance (lib/layout.lua).
+-- Invariant: that of a balance (lib/layout.lua). Of many entities only those are read that it concerns.
 
 -- The id that a user knows a balance by.
 local function balance_id(b, feature, entity)
@@ -15,108 +15,146 @@ local function balance_id(b, feature, entity)
   return d[D.plan] .. '/' .. feature .. (d[D.id] > 1 and '#' .. d[D.id] or '') .. (entity ~= '' and '@' .. entity or '')
 end
 
--- The balances of a view that are meant, each with the part it is of: all, or the one with an id.
-local function balances_meant(view, id)
-  local meant = {}
-  each_balance(view, function(s, i, n)
-    local entity = view.parts[n].owner.entity
-    if id == '' or (#meant == 0 and balance_id({ details = values_of(s[i + B.details]) }, view.feature, entity) == id) then
-      meant[#meant + 1] = { s, i, n }
-    end
-  end)
-  return meant
+-- Who may hold a balance of a view that has an id: those whose balances are in the view, in their order, and of shared
+-- ones the entity that the id ends with.
+local function holders_by_id(c, owner, id)
+  if owner ~= c then return { owner, c } end
+  local holders, at_byte = { c }, string.find(id, '@', 1, true)
+  while at_byte and at_byte < #id do
+    holders[#holders + 1] = entity_of(c, string.sub(id, at_byte + 1)) or nil
+    at_byte = string.find(id, '@', at_byte + 1, true)
+  end
+  return holders
 end
 
--- A view of balances that are meant, and what puts them back.
-local function view_of_meant(view, meant)
-  local parts = {}
-  for k, one in ipairs(meant) do
-    parts[k] = { s = { 0, unpack(one[1], one[2] + 1, one[2] + B.size) }, owner = view.parts[one[3]].owner }
+-- A view of the balance that an id means, and what puts it back (view_of_some); nil if there is none.
+local function view_of_one(c, owner, feature, id)
+  for _, holder in ipairs(holders_by_id(c, owner, id)) do
+    local only_shared = holder ~= c and holder ~= owner
+    local view, put = view_of_some(c, holder, feature, function(b)
+      return balance_id(b, feature, holder.entity) == id and not (only_shared and b[B.flags] % FLAG.overage < FLAG.shared)
+    end)
+    if #view.parts[1].s > POOL.base then return view, put end
   end
-  return { feature = view.feature, parts = parts, rollovers = true }, function()
-    for k, one in ipairs(meant) do
-      for j = 1, B.size do one[1][one[2] + j] = parts[k].s[POOL.base + j] end
+end
+
+-- What the balances of a view add up to, those of its entities by their sums, but for what these have gone over; and
+-- whether one of them is limited, or unlimited.
+local function totals_of(view)
+  local t = { remaining = 0, usage = 0, over = 0, limited = false, unlimited = false }
+  each_balance(view, function(s, i)
+    t.remaining, t.usage, t.over = t.remaining + remaining_of(s, i), t.usage + usage_of(s, i), t.over + s[i + B.over]
+    if is_unlimited(s, i) then t.unlimited = true else t.limited = true end
+  end)
+  local shared = view.shared
+  if shared then
+    t.remaining, t.usage = t.remaining + sum_at(shared, SHARED.remaining), t.usage + sum_at(shared, SHARED.usage)
+    t.unlimited = t.unlimited or shared[SHARED.unlimited] > 0
+  end
+  return t
+end
+
+-- What is to be done: taken (forced: whatever the bounds), given back, raised (at most), cut.
+local function changes_for(t, what, amount)
+  local change = { take = 0, forced = what == 'usage', back = 0, raise = 0, cut = 0 }
+  if what == 'usage' then
+    change.take, change.back = max(0, amount - t.usage), max(0, t.usage - amount)
+  elseif what == 'remaining' then
+    change.take = max(0, t.remaining - amount)
+    change.raise = max(0, amount - t.remaining)
+    -- Overage is consumption too: giving it back first leaves the remaining as it is.
+    if change.raise > 0 then change.back = t.over + change.raise end
+  else
+    change.raise, change.cut = max(0, amount), max(0, -amount)
+  end
+  return change
+end
+
+-- Finds those entities that the changes concern; false if they are too many. It may have to be sent again.
+local function find_for(view, change, t)
+  if not view.shared then return end
+  local found = {}
+  if change.back > 0 and change.raise > 0 then
+    local before = change.back
+    if not find(view, WANTED.over, math.huge, found) then return false end
+    for p in pairs(found) do change.back = change.back + amount_in(p.s, WANTED.over) end
+    t.over = t.over + change.back - before
+  end
+  if change.take > 0 and find_to_take(view, change.take, change.forced, found) == false then return false end
+  if change.back > 0 and find_to_give_back(view, change.back, found) == false then return false end
+  if change.raise > 0 and not t.limited then find(view, WANTED.holder, 1, found) end
+  if change.cut > 0 and not find(view, WANTED.cut, change.cut, found) then return false end
+  return add_found(view, found)
+end
+
+-- Changes what the first balance that has an end was granted, or cuts what is left of the last ones. by is taken
+-- off what they got until their next reset.
+local function note_added(s, i, by)
+  local details = values_of(s[i + B.details])
+  details[D.added] = details[D.added] + by
+  s[i + B.details], s[i + B.included] = text_of(details), s[i + B.included] + by
+end
+local function raise_first(view, by)
+  local fitting = true
+  each_balance(view, function(s, i, n)
+    if by > 0 and not is_unlimited(s, i) then
+      local covered = min(s[i + B.over], by)
+      fitting = s[i + B.included] + s[i + B.prepaid] + by <= LIMIT.max
+      note_added(s, i, by)
+      s[i + B.over], s[i + B.included_left] = s[i + B.over] - covered, s[i + B.included_left] + by - covered
+      by, view.parts[n].touched = 0, true
+    end
+  end)
+  return fitting
+end
+local function cut_last(view, by)
+  local balances = {}
+  each_balance(view, function(s, i, n) balances[#balances + 1] = { s, i, n } end)
+  for k = #balances, 1, -1 do
+    local s, i, n = unpack(balances[k])
+    local cut = min(s[i + B.included_left], by)
+    if cut > 0 then
+      note_added(s, i, -cut)
+      s[i + B.included_left], by, view.parts[n].touched = s[i + B.included_left] - cut, by - cut, true
     end
   end
+  return by == 0
+end
+
+-- Makes the changes. Returns an error code, or nil.
+local function make_changes(view, change, t)
+  local raise = change.raise
+  if change.take > 0 then deduct(view, change.take, change.forced) end
+  if change.back > 0 then
+    local _, back = give_back(view, change.back)
+    if raise > 0 then raise = raise - max(0, -back - t.over) end
+  end
+  if raise > 0 and not raise_first(view, raise) then return 'amount_out_of_range' end
+  if change.cut > 0 and not cut_last(view, change.cut) then return 'insufficient_balance' end
 end
 
 commands['balance.update'] = function(c, feature, id, what, amount)
   local owner = owner_asked(c)
   if not owner then return nil, 'entity_not_found' end
-  local view = view_of(c, feature, owner ~= c and owner or nil)
-  load_all(view)
-  local meant = balances_meant(view, id)
-  if #meant == 0 then return nil, 'balance_not_found', { snapshot_of(view) } end
-
-  local remaining, usage, over, target = 0, 0, 0, nil
-  for _, one in ipairs(meant) do
-    local s, i = one[1], one[2]
-    if is_unlimited(s, i) and what ~= 'usage' then
-      return nil, 'invalid_request: an unlimited balance has neither remaining nor grant to change', { snapshot_of(view) }
-    end
-    if not target and not is_unlimited(s, i) then target = one end
-    remaining, usage, over = remaining + remaining_of(s, i), usage + usage_of(s, i), over + s[i + B.over]
+  resumable = true -- until all entities are found
+  local whole = view_of(c, feature, owner ~= c and owner or nil)
+  local view, put = whole, nil
+  if id ~= '' then view, put = view_of_one(c, owner, feature, id) end
+  if not view or is_empty(view) then return nil, 'balance_not_found', { snapshot_of(whole) } end
+  local t = totals_of(view)
+  if t.unlimited and what ~= 'usage' then
+    return nil, 'invalid_request: an unlimited balance has neither remaining nor grant to change', { snapshot_of(whole) }
   end
   -- A sum that a double does not count exactly cannot be set to anything.
-  if what ~= 'add' and (remaining > LIMIT.max or usage > LIMIT.max) then
-    return nil, 'amount_out_of_range', { snapshot_of(view) }
+  local change = changes_for(t, what, amount)
+  if (what ~= 'add' and (t.remaining > LIMIT.max or t.usage > LIMIT.max)) or find_for(view, change, t) == false then
+    return nil, 'amount_out_of_range', { snapshot_of(whole) }
   end
-
-  local part, put = view_of_meant(view, meant)
-  local function raise_target(by)
-    put()
-    local s, i = target[1], target[2]
-    local b = { unpack(s, i + 1, i + B.size) }
-    raise(b, by, 0)
-    local details = values_of(b[B.details])
-    details[D.added] = details[D.added] + by
-    b[B.details] = text_of(details)
-    for j = 1, B.size do s[i + j] = b[j] end
-  end
-  local function take_back(by) -- less is granted, of what is left
-    for k = #meant, 1, -1 do
-      local s, i = meant[k][1], meant[k][2]
-      local cut = min(s[i + B.included_left], by)
-      if cut > 0 then
-        local details = values_of(s[i + B.details])
-        details[D.added] = details[D.added] - cut
-        s[i + B.included], s[i + B.included_left] = s[i + B.included] - cut, s[i + B.included_left] - cut
-        s[i + B.details] = text_of(details)
-        by = by - cut
-      end
-    end
-    return by
-  end
-
-  if what == 'remaining' then
-    if amount < remaining then
-      deduct(part, remaining - amount, false)
-      put()
-    elseif amount > remaining then
-      local short = amount - remaining
-      -- Overage is consumption too: giving it back first leaves the remaining as it is.
-      local _, back = give_back(part, over + short)
-      put()
-      if back < 0 then short = short - max(0, -back - over) end
-      if short > 0 then raise_target(short) end
-    end
-  elseif what == 'usage' then
-    if amount > usage then deduct(part, amount - usage, true) elseif amount < usage then give_back(part, usage - amount) end
-    put()
-  elseif amount >= 0 then
-    raise_target(amount)
-  elseif take_back(-amount) > 0 then
-    return nil, 'insufficient_balance'
-  end
-  local changed = {}
-  for _, one in ipairs(meant) do
-    local s, i = one[1], one[2]
-    changed[one[3]] = true
-    if s[i + B.included] + s[i + B.prepaid] > LIMIT.max or usage_of(s, i) > LIMIT.max then return nil, 'amount_out_of_range' end
-  end
-  for n in pairs(changed) do
-    local p = view.parts[n]
-    if text_of_pool(p.s) ~= p.text then pool_changed(p) end
-  end
-  return { snapshot_of(view) }, NOTHING, NOTHING, true
+  resumable = false
+  local code = make_changes(view, change, t)
+  if code then return nil, code end
+  local fitting
+  if put then fitting = put() else fitting = apply_change(view) end
+  if not fitting then return nil, 'amount_out_of_range' end
+  return { snapshot_of(whole) }, NOTHING, NOTHING, true
 end

@@ -7,6 +7,7 @@
 commands['entity.create'] = function(c, feature, name, per_entity, candidates)
   local id = a[entity_at + ENTITY.id]
   if entity_of(c, id, a[entity_at + ENTITY.key]) then return nil, 'conflict' end
+  resumable = true -- until something is applied
   local view = choose(c, nil, candidates, 1, #candidates)
   if not view.allowed then return nil, view.code, { snapshot_of(view) } end
   local lines, amount = apply(view, view.need)

@@ -8,6 +8,7 @@ commands['usage.track'] = function(c, behaviour, features)
   local owner = owner_asked(c)
   if not owner then return nil, 'entity_not_found' end
   local entity = owner ~= c and owner or nil
+  resumable = true -- until something is applied
   local events, snapshots, tracked, changed, first_code = {}, {}, false, false, nil
   for n, candidates in ipairs(features) do
     local view = choose(c, entity, candidates, 1, #candidates)

@@ -1,4 +1,4 @@
--- uses: layout msgpack call ledger outcome pool deduct choose holding plans
+-- uses: layout msgpack call ledger outcome pool deduct choose holding plans job
 -- What commands share: their outcome, and a customer's state to work on.
 --
 -- Outcome: mark, code, now, snapshots, events, extra; code is '' if the command was carried out,
@@ -101,21 +101,19 @@ local function take_command(c)
   local seen, refusal = begin(c)
   if seen then return seen end
   local kind = a[rare_at + RARE.kind]
-  if exists(c) then
-    run_job(c)
-    for _, feature in ipairs(features_shared(c)) do
-      local shared = shared_of(c, feature)
-      if shared then walk_if_due(c, shared) end
-    end
-    if is_job_of_record(c) then
-      resumable = false
-      -- What it has changed is in effect, whether all of it can be shown or not.
-      local is_read, snapshots = pcall(function() return snapshots_of(all_views(c)) end)
-      if not is_read and not is_unreadable(snapshots) then error(snapshots, 0) end
-      if not is_read then snapshots = NOTHING end
-      c.v[C.job] = ''
-      return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
-    end
+  if exists(c) then run_job(c) end
+  for _, feature in ipairs(exists(c) and features_shared(c) or NOTHING) do
+    local shared = shared_of(c, feature)
+    if shared then walk_if_due(c, shared) end
+  end
+  if is_job_of_record(c) then
+    resumable = false
+    -- What it has changed is in effect, whether all of it can be shown or not.
+    local is_read, snapshots = pcall(function() return exists(c) and snapshots_of(all_views(c)) or NOTHING end)
+    if not is_read and not is_unreadable(snapshots) then error(snapshots, 0) end
+    if not is_read then snapshots = NOTHING end
+    c.v[C.job] = ''
+    return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
   end
   if not refusal and kind ~= 'customer.put' and not exists(c) then refusal = 'customer_not_found' end
   if refusal then return finish(c, failure_of(refusal), false) end

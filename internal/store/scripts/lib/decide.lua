@@ -1,4 +1,4 @@
--- uses: layout msgpack struct call ledger outcome pool deduct choose plans
+-- uses: layout msgpack struct call ledger outcome pool deduct choose plans job
 -- lazy: whole
 -- Deciding a check, whatever it is.
 
@@ -77,8 +77,8 @@ local function decide_check(c)
   local seen, refusal = begin(c)
   if seen then return seen end
   if refusal then return end_without_pool(c, refusal) end
+  if exists(c) and c.v[C.job] ~= '' then run_job(c) end
   if not exists(c) then return end_without_pool(c, 'customer_not_found') end
-  if c.v[C.job] ~= '' then run_job(c) end
   local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
     entity = entity_of(c, id, a[entity_at + ENTITY.key])

@@ -234,17 +234,25 @@ local function find_rolling(view, balances, found)
   end
 end
 
--- Gets the parts of those entities that need is drawn from, or given back to; false where they are too many. It may have
+-- Adds the pools of entities that were found to a view; false if they are too many. It may have to be sent again.
+local function add_found(view, found)
+  local shared, n = view.shared, 0
+  for _ in pairs(found) do n = n + 1 end
+  if n > LIMIT.places then return false end
+  -- What is shown afterwards is found now: once something has been changed, the step cannot be sent again.
+  if shared[SHARED.rolling] > 0 then
+    find_rolling(view, LIMIT.shown + 1, view.shown)
+    view.rollovers = true
+  end
+  add_parts(view, found)
+end
+
+-- Gets the parts of those entities that need is drawn from, or given back to; false if they are too many. It may have
 -- to be sent again.
 local function load_for(view, need, force)
   local shared, found, ok = view.shared, {}, nil
   if not shared then return end
-  -- What is shown afterwards is found now: once something has been taken, the step cannot be sent again.
-  if shared[SHARED.rolling] > 0 then find_rolling(view, LIMIT.shown + 1, view.shown) end
   if need < 0 then ok = find_to_give_back(view, -need, found) else ok = find_to_take(view, need, force, found) end
-  local n = 0
-  for _ in pairs(found) do n = n + 1 end
-  if ok == false or n > LIMIT.places then return false end
-  add_parts(view, found)
-  if shared[SHARED.rolling] > 0 then view.rollovers = true end
+  if ok == false then return false end
+  return add_found(view, found)
 end

@@ -134,7 +134,8 @@ local WANTED = {
   holder = 3, -- a shared balance
   over = 4,   -- overage; from here on the last entity comes first
   used = 5,   -- something to give back otherwise, rollovers apart
-  last = 5,
+  cut = 6,    -- something left of what was included, limited
+  last = 6,
 }
 
 -- What one entity adds to SHARED.balances to SHARED.rolling, in their order.
@@ -157,14 +158,14 @@ local Q = { feature = 1, number = 2, quantity = 3 }
 local F = { feature = 1, plan = 2, expires = 3 }
 
 -- What is still to be done for the entities of a customer that has many, a plan having been attached or
--- detached: a bounded number at a time. Whoever comes next goes on with it before anything else, so that
--- nobody sees it half done. When it is done, what names the record is left for the record to end with.
+-- detached, or the customer deleted: a bounded number at a time. Whoever comes next goes on with it before anything
+-- else, so that nobody sees it half done. When it is done, what names the record is left for the record to end with.
 local JOB = {
   source = 1, offset = 2, timestamp = 3, -- of the record
-  next = 4,    -- number of the next entity, -1: it is done
+  next = 4,    -- number of the next entity, or of the next chunk of the directory; -1: it is done
   behind = 5,  -- number behind the last
   removed = 6, -- id of the plan that was detached, '' for none
-  plan = 7,    -- PLAN that was attached, empty for none
+  plan = 7,    -- PLAN that was attached, empty for none; neither: the customer is deleted
   again = 8,   -- 1: it had been attached before
   started = 9,
   kept_features = 10,
@@ -265,7 +266,8 @@ local LIMIT = {
   quick = 50,             -- balances of a pool from which a check may be decided without unpacking it, so that all are shown
   quick_bytes = 65536,    -- and its size
   visits = 100,           -- entities that one step looks at before it is sent again
-  changes = 25,           -- entities that one step of a JOB changes
+  changes = 15,           -- entities that one step of a JOB changes
+  removals = 16,          -- chunks of the directory whose entities one step of a JOB removes
   shown = 100,            -- balances of a pool that a snapshot has
   entities_shown = 100,   -- entities that customer.get lists
 }
@@ -293,7 +295,7 @@ local formats = {
   small = { mark = 0, head = '>BI6I2B', each = '>I4I4I6I6BI2c0', more = '>I4I4I4I4I4I4c0', amount = '>I4', amount_size = 4, flags = 20, first = 11 },
   large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7BI2c0', more = '>I7I7I7I7I7I4c0', amount = '>I7', amount_size = 7, flags = 28, first = 12 },
   -- SHARED: what consuming changes, remaining and usage; 1 if there is a queue of those that have used something; behind
-  -- these the packed list, in which remaining and usage are stale
+  -- these the packed list, in which remaining and usage are 0
   sums = '>I7I4I7I4B', sums_size = 23,
   entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
   entry_head = '>I7i8I4',    -- an entry without the outcome, which is put behind it: struct copies texts byte by byte

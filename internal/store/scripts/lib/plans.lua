@@ -238,50 +238,8 @@ local function change_all(c, owner, removed, plan, again, started, kept_features
   end
   local code = change_scope(c, owner, removed, plan, again, started, kept_features, scope)
   if code or not is_job then return code end
-  c.v[C.job] = {
-    source, a[at + STEP.offset], a[at + STEP.timestamp], c.v[C.entities][3], c.v[C.entities][1],
-    removed, plan or {}, again and 1 or 0, started, kept_features,
-  }
+  put_job(c, c.v[C.entities][3], c.v[C.entities][1], removed, plan or {}, again and 1 or 0, started, kept_features)
   return nil, true
-end
-
--- Does a job for one entity. If what it brings does not fit there (too many balances, an amount that passes what
--- fits), the entity only loses what the plan that was detached gave it. If its balances cannot be read, it is passed over.
-local function do_job(c, job, plan, entity)
-  local v, undo_sums = copy_of(entity.v), checkpoint_of_sums(c)
-  local removed, scope = job[JOB.removed], { entity }
-  local is_read, code = pcall(change_scope, c, c, removed, plan, job[JOB.again] == 1, job[JOB.started], job[JOB.kept_features], scope)
-  if not is_read and not is_unreadable(code) then error(code, 0) end
-  if not is_read or code then
-    entity.v, entity.pools = v, {}
-    undo_sums()
-  end
-  if is_read and code and removed ~= '' then remove_balances(c, c, removed, NOTHING, scope) end
-end
-
--- Goes on with the customer's job, LIMIT.changes entities at a time.
-local function run_job(c)
-  local job = c.v[C.job]
-  if job == '' or job[JOB.next] < 0 then return end
-  if a[HEAD.all_rows] == 0 then error(NEEDS_ROWS) end -- it may concern any feature
-  c.changed = true
-  local plan = #job[JOB.plan] > 0 and job[JOB.plan] or nil
-  for _ = 1, LIMIT.changes do
-    if job[JOB.next] >= job[JOB.behind] then
-      c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
-      return
-    end
-    local entity = entity_to_visit(c, job[JOB.next])
-    if entity then do_job(c, job, plan, entity) end
-    job[JOB.next] = job[JOB.next] + 1
-  end
-  error(NEEDS_MORE)
-end
-
--- Whether the job, which is done, was that of the record at hand.
-local function is_job_of_record(c)
-  local job = c.v[C.job]
-  return job ~= '' and job[JOB.source] == source and job[JOB.offset] == a[at + STEP.offset] and job[JOB.timestamp] == a[at + STEP.timestamp]
 end
 
 -- Attaches a plan to an owner. kept_features are those whose usage outlives a plan. Returns an error

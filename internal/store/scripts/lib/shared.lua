@@ -34,8 +34,11 @@ local function pack_sums(c)
       for _, q in ipairs(shared[SHARED.queues]) do
         if q[QUEUE.kind] == WANTED.used then queued = 1 end
       end
-      all[n + 1] = struct_pack(formats.sums, shared[SHARED.remaining], shared[SHARED.remaining + 1],
-        shared[SHARED.usage], shared[SHARED.usage + 1], queued) .. text_of(shared)
+      local r, u = SHARED.remaining, SHARED.usage
+      local remaining_millions, remaining, usage_millions, usage = shared[r], shared[r + 1], shared[u], shared[u + 1]
+      shared[r], shared[r + 1], shared[u], shared[u + 1] = 0, 0, 0, 0
+      all[n + 1] = struct_pack(formats.sums, remaining_millions, remaining, usage_millions, usage, queued) .. text_of(shared)
+      shared[r], shared[r + 1], shared[u], shared[u + 1] = remaining_millions, remaining, usage_millions, usage
     end
   end
 end
@@ -148,6 +151,8 @@ local function amount_in(s, kind)
         amount = amount + 1
       elseif kind == WANTED.over then
         if not unlimited then amount = amount + s[i + B.over] end
+      elseif kind == WANTED.cut then
+        amount = amount + s[i + B.included_left]
       elseif kind == WANTED.used then
         amount = amount + (unlimited and s[i + B.over] or s[i + B.included] + s[i + B.prepaid] - left)
       elseif s[i + B.rollovers] ~= '' then
@@ -160,7 +165,7 @@ local function amount_in(s, kind)
 end
 
 -- The factor between an entity's number and its place in a queue.
-local function direction(kind) return (kind < 0 or kind == WANTED.over or kind == WANTED.used) and -1 or 1 end
+local function direction(kind) return (kind < 0 or (kind >= WANTED.over and kind <= WANTED.last)) and -1 or 1 end
 
 -- Puts a place into a queue, in front of its cursor.
 local function enqueue(q, place)
