@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -329,5 +330,94 @@ func TestAJobPassesOverAnEntityWhoseBalancesCannotBeRead(t *testing.T) {
 				t.Errorf("e7 got %s, %d taken %v", got.Code, got.Amount, got.Error)
 			}
 		})
+	}
+}
+
+// TestADeletionOfManyEntitiesTakesBoundedSteps: it read and removed all of them in one.
+func TestADeletionOfManyEntitiesTakesBoundedSteps(t *testing.T) {
+	const entities = 1500
+	for _, asked := range []bool{false, true} {
+		t.Run(fmt.Sprint("somebody asks in between ", asked), func(t *testing.T) {
+			f, _ := newCrowd(t, entities)
+			deletion := f.store.CustomerDelete(f.step(), f.items)
+			atOnce := int(number("LIMIT", "removals") * number("DIRECTORY", "size"))
+			// The first step only leaves the job.
+			for left := entities; left > atOnce; left -= atOnce {
+				if pending := f.sendOnce(again(deletion)); len(pending) != 1 {
+					t.Fatal("all are removed at once")
+				}
+				if got := len(f.keys("c")); got < left {
+					t.Fatalf("%d keys are left of %d", got, left)
+				}
+			}
+			if asked {
+				step := f.stepOf("c")
+				step.Origin.Source = "another"
+				if got := f.outcome(f.run(f.deduct(step, "m", 1))[0]); got.Error == nil || got.Error.Code != balance.CustomerNotFound {
+					t.Errorf("a check is answered %v", got.Code)
+				}
+			}
+			first := f.run(again(deletion))
+			if outcome, err := ReadCommandOutcome(first[0]); err != nil || outcome.Error != nil {
+				t.Fatal(err, outcome)
+			}
+			f.mustReplay("the deletion", []Call{deletion}, first)
+			if keys := f.keys("c"); len(keys) != 1 {
+				t.Errorf("%d keys are left", len(keys))
+			}
+		})
+	}
+}
+
+// TestAnUpdateReadsOnlyTheEntitiesThatItConcerns is a regression: it read and wrote all of them.
+func TestAnUpdateReadsOnlyTheEntitiesThatItConcerns(t *testing.T) {
+	client := ownRedis(t) // others would be counted too
+	updates := []struct {
+		id     string
+		field  Field
+		amount int64
+	}{
+		{"", FieldRemaining, -45}, {"", FieldRemaining, 45}, {"", FieldUsage, 35}, {"", FieldUsage, -25},
+		{"", FieldAdd, 7}, {"", FieldAdd, -33}, {"team/m@e140", FieldAdd, 5}, {"team/m@e140", FieldUsage, 3},
+	}
+	reads := map[int][]int{}
+	for _, entities := range []int{150, 1200} {
+		f := newFixtureOn(t, client, false)
+		f.crowd(entities, planOfSeats("team", 10))
+		f.run(f.check(10+95, true)) // of nine entities all, and of one a half
+		for n, u := range slices.Concat(updates, updates) { // who has something of a kind is looked for once
+			before := f.outcome(f.run(f.check(0, false))[0]).Pool.Sum()
+			amount := u.amount
+			if u.id == "" && u.field == FieldRemaining {
+				amount += before.Remaining
+			}
+			if u.id == "" && u.field == FieldUsage {
+				amount += before.Usage
+			}
+			gets := f.gets()
+			f.command(f.store.BalanceUpdate(f.step(), f.items, "m", u.id, u.field, amount))
+			if n >= len(updates) {
+				reads[entities] = append(reads[entities], f.gets()-gets)
+			}
+			after := f.outcome(f.run(f.check(0, false))[0]).Pool.Sum()
+			if after.Granted != after.Remaining+after.Usage {
+				t.Errorf("%s %s %d: %+v", u.id, u.field, amount, after)
+			}
+			switch {
+			case u.field == FieldAdd && after.Granted != before.Granted+u.amount:
+				t.Errorf("add %d: %d were granted, now %d", u.amount, before.Granted, after.Granted)
+			case u.id == "" && u.field == FieldRemaining && after.Remaining != amount:
+				t.Errorf("remaining %d: %+v", amount, after)
+			case u.id == "" && u.field == FieldUsage && after.Usage != amount:
+				t.Errorf("usage %d: %+v", amount, after)
+			case u.id != "" && u.field == FieldUsage && after.Usage != before.Usage+u.amount:
+				t.Errorf("usage of %s: %+v, then %+v", u.id, before, after)
+			}
+		}
+	}
+	for i, few := range reads[150] {
+		if many := reads[1200][i]; many > few+10 {
+			t.Errorf("%v: %d reads of 150 entities, %d of 1200", updates[i], few, many)
+		}
 	}
 }

@@ -91,7 +91,9 @@ func drawCall(t *rapid.T) func(f *fixture) Call {
 		func(f *fixture) Call {
 			return f.store.Track(step(f), f.items, "allow", [][]Need{needsOf(feature, units)})
 		},
-		func(f *fixture) Call { return f.store.BalanceUpdate(step(f), f.items, feature, "", FieldUsage, units+2) },
+		func(f *fixture) Call {
+			return f.store.BalanceUpdate(step(f), f.items, feature, "", FieldUsage, units+2)
+		},
 		func(f *fixture) Call { return f.newEntity(customer, "e2") },
 		func(f *fixture) Call {
 			return f.store.EntityDelete(step(f), f.items, "", []SeatNeeds{{"seats", []Need{{FeatureID: "seats", Units: -1}}}})
