@@ -369,6 +369,25 @@ func TestADeletionOfManyEntitiesTakesBoundedSteps(t *testing.T) {
 	}
 }
 
+// TestWhatAnUpdateAddsLastsUntilTheNextReset: of a balance and of a pool, of an entity's and of the customer's own.
+func TestWhatAnUpdateAddsLastsUntilTheNextReset(t *testing.T) {
+	for _, id := range []string{"", "team/m@e3", "gift"} {
+		f, _ := newCrowd(t, 5)
+		f.command(f.store.BalanceGrant(f.step(), f.items, Grant{FeatureID: "m", BalanceID: "gift", Units: 4, Reset: balance.Reset{Interval: balance.Day, Count: 3}}))
+		before := f.left()
+		for _, amount := range []int64{7, -2} {
+			f.command(f.store.BalanceUpdate(f.step(), f.items, "m", id, FieldAdd, amount))
+		}
+		if left := f.left(); left != before+5 {
+			t.Errorf("%q: %d left, want %d", id, left, before+5)
+		}
+		f.now = f.now.AddDate(0, 1, 1)
+		if left := f.left(); left != before {
+			t.Errorf("%q: %d left after the reset, want %d", id, left, before)
+		}
+	}
+}
+
 // TestAnUpdateReadsOnlyTheEntitiesThatItConcerns is a regression: it read and wrote all of them.
 func TestAnUpdateReadsOnlyTheEntitiesThatItConcerns(t *testing.T) {
 	client := ownRedis(t) // others would be counted too

@@ -50,7 +50,7 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 --     it was last when a step ended, place: of the text in v, owner, feature, touched: changed since}; false if none
 --   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
---   sums: what its entities share, unpacked (SHARED), by feature; false for those it has none of
+--   sums: what its entities share (SHARED), by feature, as far as it is unpacked
 --   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new: ledger.lua
 --   profile: command.lua; answers: texts of idempotency keys that this call has taken, by key
 --   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before

@@ -53,6 +53,7 @@ local function view_of_some(c, owner, feature, wanted)
       local i = POOL.base + (n - 1) * B.size
       if not fits(s, i) then return false end
       for j = 1, B.size do list[k][j] = s[i + j] end
+      list[k].details = values_of(list[k][B.details])
     end
     put_held(c, owner, feature, list)
     return true

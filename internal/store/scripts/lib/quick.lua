@@ -42,6 +42,29 @@ local function take_packed(c, owner, feature, place, need, size, left, at_byte, 
   return text
 end
 
+-- The pool that the check at hand is about if it is one of these: that of the first candidate of which there are balances.
+-- Returns its owner, its place among the owner's values, that of the customer's own if it is an entity's, the feature, and the
+-- need. nil if many entities share in it, or if there is none.
+local function first_pool(c, entity)
+  local first = at + STEP.size + 1
+  for k = first, first + a[at + STEP.needs] - 2, 2 do
+    local feature, need = a[k], a[k + 1]
+    local own, held = place_of_pool(c.v, feature), entity and place_of_pool(entity.v, feature)
+    if held then return entity, held, own, feature, need end
+    if not entity and place_of_sums(c, feature) then return nil end
+    if own then return c, own, nil, feature, need end
+  end
+end
+
+-- The outcome of a check of a pool, and beside it of the customer's own. kind: 0 if nothing was taken.
+local function quick_outcome(c, owner, text, other, feature, need, kind, number)
+  local holder = owner.entity
+  local head = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text)
+  if not other then return head .. text end
+  local own = c.v[other]
+  return head .. text .. struct_pack(formats.quick_part, 0, '', #own) .. own
+end
+
 -- The reply to the check at hand; nil if it is not one of these.
 local function decide_quickly(c)
   local v, asked = c.v, a[at + STEP.asked]
@@ -58,26 +81,8 @@ local function decide_quickly(c)
     entity = entity_of(c, id, a[entity_at + ENTITY.key])
     if not entity then return nil end
   end
-  -- The first candidate that there are balances of: first those of the entity, then the customer's.
-  local k, behind = at + STEP.size + 1, at + STEP.size + a[at + STEP.needs]
-  local owner, feature, place, other = c, nil, nil, nil
-  repeat
-    if k > behind then return nil end
-    feature = a[k]
-    place = place_of_pool(v, feature)
-    if entity then
-      local held = place_of_pool(entity.v, feature)
-      if held then
-        other = place
-        owner, place = entity, held
-      end
-    elseif place_of_sums(c, feature) then
-      return nil
-    end
-    k = k + 2
-  until place
-  local need = a[k - 1]
-  if not need or need <= 0 then return nil end
+  local owner, place, other, feature, need = first_pool(c, entity)
+  if not owner or not need or need <= 0 then return nil end
   local text = owner.v[place]
   local size, first_at, number = look_into(text)
   if not size or first_at == 1 or (other and not look_into(v[other])) then return nil end
@@ -94,12 +99,5 @@ local function decide_quickly(c)
   else
     kind = 0
   end
-  local holder, outcome = owner.entity, nil
-  local head = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text)
-  if other then
-    outcome = head .. text .. struct_pack(formats.quick_part, 0, '', #v[other]) .. v[other]
-  else
-    outcome = head .. text
-  end
-  return finish(c, outcome, kind > 0)
+  return finish(c, quick_outcome(c, owner, text, other, feature, need, kind, number), kind > 0)
 end
