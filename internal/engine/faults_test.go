@@ -358,3 +358,52 @@ func TestARestThatFailsWaitsForTheNextRecord(t *testing.T) {
 		t.Error("it is to be tried again at once")
 	}
 }
+
+// TestAFailureIsKeptWhateverElseCannotBeRead is a regression: a record that was answered internal_error, since something
+// beside its customer could not be read, was carried out when it came again after that was repaired.
+func TestAFailureIsKeptWhateverElseCannotBeRead(t *testing.T) {
+	const text = `
+features:
+  - {id: m, type: metered, precision: 0}
+  - {id: seats, type: metered, consumable: false, precision: 0}
+plans: [{id: free, default: true, items: [{feature_id: seats, unlimited: true}, {feature_id: m, included: 10, per_entity: seats, reset: {interval: day}}]}]
+`
+	for _, c := range []struct {
+		name string
+		// harm spoils a key and returns what repairs it.
+		harm  func(r *rig) (repair func())
+		topic string
+		body  string
+	}{
+		{"an idempotency key of another type", func(r *rig) func() {
+			key := r.prefix + "{acme}:i:k"
+			r.client.RPush(r.Context(), key, "x")
+			return func() { r.client.Del(r.Context(), key) }
+		}, topics.Checks, `{"customer_id":"acme","feature_id":"m","required_balance":3,"send_event":true}`},
+		{"a directory of entities, while resets are due", func(r *rig) func() {
+			key := r.prefix + "{acme}:d:0"
+			whole := r.client.Get(r.Context(), key).Val()
+			r.now = r.now.Add(25 * time.Hour)
+			r.client.Set(r.Context(), key, "\x93\x01", 0)
+			return func() { r.client.Set(r.Context(), key, whole, 0) }
+		}, topics.Commands, `{"type":"usage.track","customer_id":"acme","feature_id":"m","value":7}`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, text)
+			r.command(`{"type":"entity.create","customer_id":"acme","entity_id":"ann","feature_id":"seats"}`)
+			r.command(`{"type":"balance.grant","customer_id":"acme","feature_id":"m","amount":100,"balance_id":"g"}`)
+			repair := c.harm(r)
+			record := r.record(c.topic, c.body, wire.HeaderIdempotencyKey, "k")
+			for range 2 {
+				out := r.decide(record)
+				if len(out) == 0 || !strings.Contains(string(out[0].Value), "internal_error") {
+					t.Errorf("answered %s", out[0].Value)
+				}
+				repair()
+			}
+			if left := r.remaining("m"); left != "110" {
+				t.Errorf("%s are left", left)
+			}
+		})
+	}
+}

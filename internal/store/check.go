@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -151,13 +150,16 @@ func (r *binaryReader) checkOutcome(out *CheckOutcome) {
 func (r *binaryReader) quickOutcome(out *CheckOutcome) {
 	out.Code = balance.Included
 	out.EvaluatedMs, out.Need = r.unsigned(7), r.unsigned(7)
-	kind, place := r.unsigned(1), r.unsigned(1)
-	s := snapshot{shown: math.MaxInt} // all parts
+	kind, place, parts := r.unsigned(1), r.unsigned(1), r.unsigned(1)
+	s := snapshot{shown: int(parts)}
 	s.pool.FeatureID = string(r.text(2))
 	out.PoolFeatureID, out.Pool = s.pool.FeatureID, &s.pool
-	for r.more() {
+	for range parts {
 		entity := string(r.text(2))
 		r.fail(s.add(entity, r.text(4)))
+	}
+	if r.more() || len(s.pool.Balances) == 0 {
+		r.fail(fmt.Errorf("%d parts", parts))
 	}
 	if kind > 0 && r.err == nil {
 		line, err := s.line(0, place, out.Need, kind)

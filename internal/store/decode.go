@@ -109,7 +109,7 @@ func (d *decoder) interval() balance.Interval {
 	return balance.Intervals[n]
 }
 
-// sum reads a sum of the scripts: as two numbers, see add_to in scripts/lib/shared.lua.
+// sum reads a sum of the scripts: as two numbers, see add_exactly in scripts/lib/sums.lua.
 // What passes an int64 is shown as its largest.
 func (d *decoder) sum() int64 {
 	millions, rest := d.int(), d.int()

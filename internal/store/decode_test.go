@@ -31,6 +31,14 @@ func realOutcomes(t testing.TB) (all []Reply) {
 		keep(f.store.Check(&check, f.items))
 	}
 	keep(f.deduct(f.stepOf("stranger"), "m", 1))
+	ofEntity := f.stepOf(id)
+	ofEntity.Entity = "e0"
+	keep(f.store.BalanceGrant(ofEntity, f.items, Grant{FeatureID: "x", BalanceID: "beside", Units: 50}))
+	for _, deduct := range []bool{false, true} { // decided quickly, of an entity beside its customer
+		ofEntity = f.stepOf(id)
+		ofEntity.Entity = "e0"
+		keep(f.store.Check(&Check{Step: ofEntity, FeatureID: "x", Needs: []Need{{FeatureID: "x", Units: 1}}, Deduct: deduct}, f.items))
+	}
 	for range 2 {
 		keep(f.deduct(withKey(f.stepOf(id), "k"), "x", 2))
 	}

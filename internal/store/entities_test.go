@@ -403,7 +403,7 @@ func TestAnUpdateReadsOnlyTheEntitiesThatItConcerns(t *testing.T) {
 	for _, entities := range []int{150, 1200} {
 		f := newFixtureOn(t, client, false)
 		f.crowd(entities, planOfSeats("team", 10))
-		f.run(f.check(10+95, true)) // of nine entities all, and of one a half
+		f.run(f.check(10+95, true))                         // of nine entities all, and of one a half
 		for n, u := range slices.Concat(updates, updates) { // who has something of a kind is looked for once
 			before := f.outcome(f.run(f.check(0, false))[0]).Pool.Sum()
 			amount := u.amount

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -167,4 +168,23 @@ func TestAnEmailDoesNotWeighOnChecks(t *testing.T) {
 			t.Errorf("the next customer with the id has %+v", profile)
 		}
 	})
+}
+
+// TestWhatIsLeftWithRolloversIsExactBeyondTheLargestAmount is a regression: a balance and its rollovers were added up as one double.
+func TestWhatIsLeftWithRolloversIsExactBeyondTheLargestAmount(t *testing.T) {
+	const most = balance.MaxUnits - 2
+	f := newFixture(t)
+	rolling := monthly("m", 3)
+	rolling.Rollover = &balance.Rollover{Max: 1000, ExpiryMonths: 12}
+	f.items = NewItems(balance.NewCatalog("v", []balance.Feature{metered}, []balance.Plan{{ID: "rolls", AddOn: true, Items: []balance.Item{rolling}}}))
+	f.command(f.store.PlanAttach(f.step(), f.items, f.items.catalog.Plan("rolls"), nil, time.Time{}, 0))
+	for range int(number("LIMIT", "shown")) {
+		f.command(f.grant(1))
+	}
+	f.now = f.now.AddDate(0, 2, 1) // two rollovers of three
+	before := f.left()
+	f.command(f.store.BalanceUpdate(f.step(), f.items, "m", "rolls/m", FieldAdd, most-3))
+	if got := f.outcome(f.run(f.check(0, false))[0]).Pool.Sum().Remaining; got != before+most-3 {
+		t.Errorf("%d left, want %d", got, before+most-3)
+	}
 }

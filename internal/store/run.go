@@ -236,6 +236,7 @@ func (c *Call) fail(text string, alone bool, reply *Reply) (again bool) {
 		return true
 	case c.step.Remember && !c.failed:
 		c.failed = true
+		c.answerKey = "" // a refusal must not depend on what the key holds
 		c.refusal = (&balance.Error{Code: balance.InternalError, Message: text}).Error()
 		return true
 	}

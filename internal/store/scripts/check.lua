@@ -1,5 +1,5 @@
 -- check: may the customer use the feature now, and if so, take it off the balance.
--- uses: call quick decide
+-- uses: call outcome quick decide
 --
 -- KEYS, ARGV, returns: see lib/call.lua; for example
 --   KEYS[1] = tollgate:{acme}          the customer
@@ -9,4 +9,9 @@
 -- Outcome: formats.quick or formats.check; it is kept only with send_event.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
 
-return take_steps(function(c) return decide_quickly(c) or decide_check(c) end)
+return take_steps(function(c)
+  local seen, refusal = begin(c)
+  if seen then return seen end
+  if refusal then return end_without_pool(c, refusal) end
+  return decide_quickly(c) or decide_check(c)
+end)

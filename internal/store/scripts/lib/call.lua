@@ -9,7 +9,7 @@
 -- ARGV[1]: a packed list: HEAD, and for each step STEP, its candidates, and ENTITY and RARE if it has any.
 --
 -- Returns a list, for each step:
---   the outcome (of a check formats.check, of a command lib/command.lua)    it was decided now
+--   the outcome (of a check formats.quick or check, of a command lib/command.lua)    it was decided now
 --   {outcome}                                    it was decided before, and this is the outcome of that time
 --   {}                                           it was decided, committed and forgotten: the caller has lost the partition
 --   RETRY.alone                                  nothing was done: another step of the customer failed, send it in a call of its own
@@ -51,7 +51,7 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 --   changed: whether v, or a pool, is to be written; emptied: whether a pool has become empty; customer: of an entity, its customer
 -- and a customer besides
 --   sums: what its entities share (SHARED), by feature, as far as it is unpacked
---   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new: ledger.lua
+--   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new, first_new: ledger.lua
 --   profile: command.lua; answers: texts of idempotency keys that this call has taken, by key
 --   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
@@ -128,6 +128,13 @@ end
 
 -- Takes a change of a pool back that has not ended.
 local function reopen(p) p.s = values_of_pool(p.text) end
+
+local function copy_of(value)
+  if type(value) ~= 'table' then return value end
+  local copy = {}
+  for i = 1, #value do copy[i] = copy_of(value[i]) end
+  return copy
+end
 
 -- The text of an owner, without the pools that are empty by now.
 local function text_of_owner(owner)

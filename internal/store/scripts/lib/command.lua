@@ -96,27 +96,30 @@ local function checkpoint(c)
   end
 end
 
+-- Ends the step whose job is done. What the job has changed is in effect, whether all of it can be shown or not.
+local function end_job(c)
+  resumable = false
+  local is_read, snapshots = pcall(function() return exists(c) and snapshots_of(all_views(c)) or NOTHING end)
+  if not is_read and not is_unreadable(snapshots) then error(snapshots, 0) end
+  if not is_read then snapshots = NOTHING end
+  c.v[C.job] = ''
+  return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
+end
+
 -- Carries the command at hand out, and returns the reply to it.
 local function take_command(c)
   local seen, refusal = begin(c)
   if seen then return seen end
+  -- A refusal must not depend on what else can be read of the customer. What has a job was begun before.
+  if refusal and not is_job_of_record(c) then return finish(c, failure_of(refusal), false) end
   local kind = a[rare_at + RARE.kind]
   if exists(c) then run_job(c) end
   for _, feature in ipairs(exists(c) and features_shared(c) or NOTHING) do
     local shared = shared_of(c, feature)
     if shared then walk_if_due(c, shared) end
   end
-  if is_job_of_record(c) then
-    resumable = false
-    -- What it has changed is in effect, whether all of it can be shown or not.
-    local is_read, snapshots = pcall(function() return exists(c) and snapshots_of(all_views(c)) or NOTHING end)
-    if not is_read and not is_unreadable(snapshots) then error(snapshots, 0) end
-    if not is_read then snapshots = NOTHING end
-    c.v[C.job] = ''
-    return finish(c, outcome_of(snapshots, NOTHING, NOTHING), true)
-  end
-  if not refusal and kind ~= 'customer.put' and not exists(c) then refusal = 'customer_not_found' end
-  if refusal then return finish(c, failure_of(refusal), false) end
+  if is_job_of_record(c) then return end_job(c) end
+  if kind ~= 'customer.put' and not exists(c) then return finish(c, failure_of('customer_not_found'), false) end
   local undo = checkpoint(c)
   resumable = false
   local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[rare_at + RARE.args])))

@@ -72,11 +72,8 @@ local function decide_pool(c, entity, asked)
   return end_with_view(c, view, lines, amount, plans)
 end
 
--- The reply to the check at hand.
+-- The reply to the check at hand, which is new.
 local function decide_check(c)
-  local seen, refusal = begin(c)
-  if seen then return seen end
-  if refusal then return end_without_pool(c, refusal) end
   if exists(c) and c.v[C.job] ~= '' then run_job(c) end
   if not exists(c) then return end_without_pool(c, 'customer_not_found') end
   local entity, id = nil, a[entity_at + ENTITY.id]

@@ -59,10 +59,3 @@ local function view_of_some(c, owner, feature, wanted)
     return true
   end
 end
-
-local function copy_of(value)
-  if type(value) ~= 'table' then return value end
-  local copy = {}
-  for i = 1, #value do copy[i] = copy_of(value[i]) end
-  return copy
-end

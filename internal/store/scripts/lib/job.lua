@@ -73,7 +73,7 @@ local function run_job(c)
   c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
 end
 
--- Whether the job, which is done, was that of the record at hand.
+-- Whether the customer's job, done or not, is that of the record at hand.
 local function is_job_of_record(c)
   local job = c.v and c.v[C.job] or ''
   return job ~= '' and job[JOB.source] == source and job[JOB.offset] == a[at + STEP.offset] and job[JOB.timestamp] == a[at + STEP.timestamp]

@@ -46,8 +46,8 @@ local E = {
 -- base. Packed it is formats.small or large, or '' if there is no balance.
 --
 -- The packed form also says which balance the next deduction starts with, and at which byte that balance
--- begins, so that most checks need not unpack the pool (quick.lua). That byte is 0 if more has to be
--- looked at: a rollover, an unlimited balance, overage, or nothing left.
+-- begins, so that most checks need not unpack the pool (quick.lua). That byte is 1 if nothing is left, and 0 if more
+-- has to be looked at: a rollover, an unlimited balance, overage that was consumed, more than LIMIT.quick balances.
 local POOL = { due = 1, base = 1 }
 
 -- A balance. Invariant: every amount is an integer in 0..LIMIT.max, and with
@@ -242,7 +242,7 @@ local SNAPSHOT = {
 local TOTALS = {
   shown_parts = 1,    -- the first so many parts are the breakdown
   rollover_parts = 2, -- so many behind them are there for their rollovers, further ones for the lines
-  granted_millions = 3, granted = 4, -- sums in two numbers, see add_to (shared.lua)
+  granted_millions = 3, granted = 4, -- sums in two numbers, see add_exactly (sums.lua)
   remaining_millions = 5, remaining = 6,
   usage_millions = 7, usage = 8,
   unlimited = 9, overage = 10, -- 0 or 1
@@ -259,12 +259,12 @@ local LIMIT = {
   writes = 7000,          -- keys and texts in the MSET of a call
   small = 4294967295,     -- the largest amount of a small pool
   small_time = 281474976710655,
-  format = 1,             -- of what stands in Redis
+  format = 2,             -- of what stands in Redis
   max = 9007199254740991, -- the largest amount, the last integer that a double counts exactly
   balances = 1000,        -- of one owner and feature
   places = 2000,          -- of QUEUE
-  quick = 50,             -- balances of a pool from which a check may be decided without unpacking it, so that all are shown
-  quick_bytes = 65536,    -- and its size
+  quick = 50,             -- balances of a pool from which a check may be decided without unpacking it: two such are shown whole
+  quick_bytes = 65536,    -- the balance that a deduction starts with begins before this byte of it
   visits = 100,           -- entities that one step looks at before it is sent again
   changes = 15,           -- entities that one step of a JOB changes
   removals = 16,          -- chunks of the directory whose entities one step of a JOB removes
@@ -296,7 +296,7 @@ local formats = {
   large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7BI2c0', more = '>I7I7I7I7I7I4c0', amount = '>I7', amount_size = 7, flags = 28, first = 12 },
   -- SHARED: what consuming changes, remaining and usage; 1 if there is a queue of those that have used something; behind
   -- these the packed list, in which remaining and usage are 0
-  sums = '>I7I4I7I4B', sums_size = 23,
+  sums = '>i7I4i7I4B', sums_size = 23,
   entry = '>I7i8I4c0',       -- of a ledger: offset, timestamp, outcome
   entry_head = '>I7i8I4',    -- an entry without the outcome, which is put behind it: struct copies texts byte by byte
   repeated = '>BI4c0I4c0',   -- MARK.repeated, memo, outcome
@@ -308,9 +308,9 @@ local formats = {
   check_of_one = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0',
   check_with_line = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0I4I2i8B',
   -- of a check that one balance covers (quick.lua): mark, now, need, KIND of what was taken, 0 if nothing was, the balance
-  -- of the first part that it was taken from, and the feature; then as often as there are parts, quick_part: the
-  -- entity and the length of the pool, which is put behind it
-  quick = '>BI7I7BBI2c0I2c0I4',
+  -- of the first part that it was taken from, how many parts there are, and the feature; then of each part, as in
+  -- quick_part, the entity and the length of the pool, which is put behind it
+  quick = '>BI7I7BBBI2c0I2c0I4',
   quick_part = '>I2c0I4',
   line = '>I4I2i8B',         -- part, balance, amount, kind
 }

@@ -65,7 +65,7 @@ local function bare_customer(life, v)
   return bare
 end
 
--- Keeps the outcome of the record at hand. If the customer is not written, its entries in the log count for nothing.
+-- Keeps the outcome of the record at hand.
 local function remember(c, outcome)
   local l, offset = open_ledger(c), a[at + STEP.offset]
   if not l then
@@ -74,28 +74,35 @@ local function remember(c, outcome)
     local n = #c.v
     c.ledger, c.v[n + 1], c.v[n + 2] = n + 2, ledger_name, l
   end
-  local entries = new_entries
-  if log then
-    c.v[c.ledger] = max(l, offset)
-    lowest, highest = min(lowest, offset), max(highest, offset)
-  else
-    l[L.last] = max(l[L.last], offset)
-    entries = c.new or {}
-    c.new = entries
+  local new = c.new
+  if not new then
+    new = {}
+    c.new = new
+    c.first_new = offset
   end
-  local n = #entries
-  entries[n + 1], entries[n + 2] = struct_pack(formats.entry_head, offset, a[at + STEP.timestamp], #outcome), outcome
+  local n = #new
+  new[n + 1], new[n + 2] = struct_pack(formats.entry_head, offset, a[at + STEP.timestamp], #outcome), outcome
+  if offset < c.first_new then c.first_new = offset end
+  if log then c.v[c.ledger] = max(l, offset) else l[L.last] = max(l[L.last], offset) end
   c.changed = true
 end
 
--- Puts a customer's new entries into its values, if there is no log, before these are packed.
+-- Puts the new entries of a customer that is written where they belong: into its values, before these are packed, or into
+-- the log. Those of a customer that failed must not get there: an offset may be that of another record since (recall).
 local function keep_entries(c)
+  local new = c.new
+  if log then
+    local n = #new_entries
+    for i = 1, #new do new_entries[n + i] = new[i] end
+    lowest, highest = min(lowest, c.first_new), max(highest, open_ledger(c))
+    return
+  end
   local l = open_ledger(c)
   if committed > l[L.floor] then
     l[L.floor] = committed
     if l[L.entries] ~= '' then l[L.entries] = entries_from(l[L.entries], committed) end
   end
-  l[L.entries] = l[L.entries] .. table.concat(c.new)
+  l[L.entries] = l[L.entries] .. table.concat(new)
 end
 
 -- Writes the new entries, and raises the floor to what is committed.

@@ -23,7 +23,7 @@ local function remaining_of(s, i)
   return left
 end
 
--- The values of a packed balance that begins at a byte, and the byte behind it.
+-- The byte behind a packed balance that begins at a byte, and its values, in the order of B.
 local function values_of_balance(size, text, at_byte)
   local included_left, included, resets, expires, flags, details, next_byte = struct_unpack(size.each, text, at_byte)
   if flags < FLAG.more then return next_byte, included_left, included, resets, expires, flags, details, 0, 0, 0, 0, -1, '' end
@@ -36,7 +36,7 @@ local function values_of_pool(text)
   if text == '' then return { 0 } end
   local size = format_of_pool(text)
   local _, due = struct_unpack(size.head, text)
-  -- The byte behind the first balance stands where what is due belongs.
+  -- values_of_balance returns the byte first: it has the place of what is due in the list until that is put there.
   local s = { values_of_balance(size, text, size.first) }
   local at_byte, i = s[POOL.due], #s - 1
   s[POOL.due] = due
@@ -59,10 +59,12 @@ end
 -- A balance, packed in a format.
 local function text_of_balance(size, s, i)
   local flags, more = s[i + B.flags], ''
-  if s[i + 7] > 0 or s[i + 8] > 0 or s[i + 9] > 0 or s[i + 10] > 0 or s[i + 11] >= 0 or s[i + 12] ~= '' then
-    flags, more = flags + FLAG.more, struct_pack(size.more, s[i + 7], s[i + 8], s[i + 9], s[i + 10], s[i + 11] + 1, #s[i + 12], s[i + 12])
+  local prepaid_left, over, from_rollovers, prepaid = s[i + B.prepaid_left], s[i + B.over], s[i + B.from_rollovers], s[i + B.prepaid]
+  local most, rollovers, details = s[i + B.max], s[i + B.rollovers], s[i + B.details]
+  if prepaid_left > 0 or over > 0 or from_rollovers > 0 or prepaid > 0 or most >= 0 or rollovers ~= '' then
+    flags, more = flags + FLAG.more, struct_pack(size.more, prepaid_left, over, from_rollovers, prepaid, most + 1, #rollovers, rollovers)
   end
-  return struct_pack(size.each, s[i + 1], s[i + 2], s[i + 3], s[i + 4], flags, #s[i + 6], s[i + 6]) .. more
+  return struct_pack(size.each, s[i + B.included_left], s[i + B.included], s[i + B.resets], s[i + B.expires], flags, #details, details) .. more
 end
 
 -- The place of the balance that the next deduction starts with, 0 if nothing is left; nil if a check cannot be decided

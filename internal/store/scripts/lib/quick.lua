@@ -2,14 +2,6 @@
 -- The usual check: one balance covers it, and nothing else of the pool has to be looked at. It is decided from
 -- the packed pool. Whatever is not so simple is left to decide.lua, which would decide these checks alike.
 
--- The ledger's word on the record at hand: whether it certainly is new.
-local function is_new(c)
-  local l, offset = open_ledger(c), a[at + STEP.offset]
-  if not l then return false end
-  if log then return offset > l and offset >= log_floor end
-  return offset > l[L.last] and offset >= l[L.floor]
-end
-
 -- A packed pool from which a check may be decided: its format, the byte at which the balance begins that the next
 -- deduction starts with (1: nothing is left), and the balance's number from 0. nil if more has to be looked at.
 local function look_into(text)
@@ -20,26 +12,28 @@ local function look_into(text)
   return size, first_at, number
 end
 
--- Takes need from left, which is at a byte of the packed pool at a place of an owner's values, in the balance that begins
--- at first_at. Returns the packed pool; nil if more than numbers may change: what the next deduction starts with, or a queue.
-local function take_packed(c, owner, feature, place, need, size, left, at_byte, first_at)
-  if left == need then return nil end
-  local text = owner.v[place]
-  if owner ~= c and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared then
-    if c.sums and c.sums[feature] then return nil end
-    local all, sums = c.v[C.shared], place_of_sums(c, feature) + 1
-    if string.byte(all[sums], formats.sums_size) == 1 then
-      local included_left, included = struct_unpack(size.each, text, first_at)
-      if included_left == included then return nil end
-    end
-    all[sums] = sums_after(all[sums], need)
-    c.changed = true
+-- Takes need, which an entity consumes from a balance that begins at first_at of its packed pool, off the sums of what is
+-- shared. False if that is not possible without unpacking them: they are unpacked, or the entity belongs into a queue from now on.
+local function take_of_sums(c, feature, need, size, text, first_at)
+  local place = place_of_sums(c, feature)
+  if not place or (c.sums and c.sums[feature]) then return false end
+  local all = c.v[C.shared]
+  if string.byte(all[place + 1], formats.sums_size) == 1 then
+    local included_left, included = struct_unpack(size.each, text, first_at)
+    if included_left == included then return false end
   end
-  text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
-  owner.v[place], owner.changed = text, true
-  local p = owner.pools[feature]
-  if p then p.text, p.s = text, false end
-  return text
+  all[place + 1] = sums_after(all[place + 1], need)
+  c.changed = true
+  return true
+end
+
+-- The amount that covers a check: what is left of what was included in the balance that begins at first_at, or if nothing is, of
+-- what was prepaid. Returns its KIND, the amount, and the byte at which it is.
+local function amount_to_take(size, text, first_at)
+  local included_left = struct_unpack(size.amount, text, first_at)
+  if included_left > 0 then return KIND.included, included_left, first_at end
+  local _, _, _, _, _, _, prepaid_at = struct_unpack(size.each, text, first_at)
+  return KIND.prepaid, struct_unpack(size.amount, text, prepaid_at), prepaid_at
 end
 
 -- The pool that the check at hand is about if it is one of these: that of the first candidate of which there are balances.
@@ -56,26 +50,27 @@ local function first_pool(c, entity)
   end
 end
 
+-- Puts a pool that was changed while it was packed back among its owner's values.
+local function put_packed(owner, feature, place, text)
+  owner.v[place], owner.changed = text, true
+  local p = owner.pools[feature]
+  if p then p.text, p.s = text, false end
+end
+
 -- The outcome of a check of a pool, and beside it of the customer's own. kind: 0 if nothing was taken.
 local function quick_outcome(c, owner, text, other, feature, need, kind, number)
   local holder = owner.entity
-  local head = struct_pack(formats.quick, MARK.quick, now, need, kind, number, #feature, feature, #holder, holder, #text)
+  local head = struct_pack(formats.quick, MARK.quick, now, need, kind, number, other and 2 or 1, #feature, feature, #holder, holder, #text)
   if not other then return head .. text end
   local own = c.v[other]
   return head .. text .. struct_pack(formats.quick_part, 0, '', #own) .. own
 end
 
--- The reply to the check at hand; nil if it is not one of these.
+-- The reply to the check at hand, which is new; nil if it is not one of these.
 local function decide_quickly(c)
-  local v, asked = c.v, a[at + STEP.asked]
-  if not v or v[C.life] == '' or v[C.job] ~= '' then return nil end
-  if asked >= ASKED.rare then
-    if a[rare_at + RARE.kind] ~= '' then return nil end
-    local seen, refusal = begin(c)
-    if seen or refusal then return seen end
-  elseif asked % ASKED.entity >= ASKED.keep and not is_new(c) then
-    return nil
-  end
+  local v = c.v
+  if not exists(c) or (v[C.job] ~= '' and v[C.job][JOB.next] >= 0) then return nil end
+  if a[rare_at + RARE.kind] ~= '' then return nil end
   local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
     entity = entity_of(c, id, a[entity_at + ENTITY.key])
@@ -86,16 +81,15 @@ local function decide_quickly(c)
   local text = owner.v[place]
   local size, first_at, number = look_into(text)
   if not size or first_at == 1 or (other and not look_into(v[other])) then return nil end
-  -- What was included goes before what was prepaid; one of them must cover it.
-  local kind, left, at_byte = KIND.included, struct_unpack(size.amount, text, first_at), first_at
-  if left == 0 then
-    local _, _, _, _, _, _, behind_it = struct_unpack(size.each, text, first_at)
-    kind, left, at_byte = KIND.prepaid, struct_unpack(size.amount, text, behind_it), behind_it
-  end
+  local kind, left, at_byte = amount_to_take(size, text, first_at)
   if left < need then return nil end
-  if asked % 2 == ASKED.deduct then
-    text = take_packed(c, owner, feature, place, need, size, left, at_byte, first_at)
-    if not text then return nil end
+  if a[at + STEP.asked] % 2 == ASKED.deduct then
+    -- If nothing is left, the next deduction starts with another balance.
+    if left == need then return nil end
+    local is_shared_one = entity and owner == entity and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared
+    if is_shared_one and not take_of_sums(c, feature, need, size, text, first_at) then return nil end
+    text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
+    put_packed(owner, feature, place, text)
   else
     kind = 0
   end

@@ -1,4 +1,4 @@
--- uses: layout msgpack struct call rollovers sums holding
+-- uses: layout msgpack struct call rollovers sums
 -- lazy: entities
 -- What entities hold that the customer shares: balances of per-entity items. The customer's value has what
 -- all of them add up to (SHARED), so that a check of the customer need not read every entity, and queues of those

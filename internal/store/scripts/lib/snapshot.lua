@@ -33,7 +33,8 @@ local function snapshot_of_many(view, lines)
     if not shared or n < listed.shared_from then
       if is_unlimited(s, i) then t[TOTALS.unlimited] = 1 end
       add_to(t, TOTALS.granted_millions, s[i + B.included] + s[i + B.prepaid])
-      add_to(t, TOTALS.remaining_millions, remaining_of(s, i))
+      add_to(t, TOTALS.remaining_millions, s[i + B.included_left] + s[i + B.prepaid_left])
+      if s[i + B.rollovers] ~= '' then add_to(t, TOTALS.remaining_millions, rollovers_left(s[i + B.rollovers])) end
       add_to(t, TOTALS.usage_millions, usage_of(s, i))
       if allows_overage(s, i) then
         t[TOTALS.overage] = 1

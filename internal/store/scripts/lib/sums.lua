@@ -1,4 +1,4 @@
--- uses: layout msgpack struct call
+-- uses: layout struct
 -- What all entities together hold of the features that the customer shares (SHARED), as most checks need it.
 
 -- A number that a double may not count exactly, as two that it does: millions, and the rest. Both of a sum and n.
