@@ -353,7 +353,7 @@ func TestADeletionOfManyEntitiesTakesBoundedSteps(t *testing.T) {
 			if asked {
 				step := f.stepOf("c")
 				step.Origin.Source = "another"
-				if got := f.outcome(f.run(f.deduct(step, "m", 1))[0]); got.Error == nil || got.Error.Code != balance.CustomerNotFound {
+				if got := f.outcome(f.run(f.deduct(step, "seats", 1))[0]); got.Error == nil || got.Error.Code != balance.CustomerNotFound {
 					t.Errorf("a check is answered %v", got.Code)
 				}
 			}

@@ -206,8 +206,11 @@ func TestWhichChecksAreDecidedQuickly(t *testing.T) {
 	}
 	many := func(n int) func(f *fixture) {
 		return func(f *fixture) {
-			give("", Grant{FeatureID: "m", BalanceID: "gift", Units: 9})(f)
-			f.multiply(f.store.customerKey("acme"), "m", n)
+			var grants []Call
+			for range n {
+				grants = append(grants, f.store.BalanceGrant(f.stepOf("acme"), f.items, Grant{FeatureID: "m", Units: 9}))
+			}
+			f.run(grants...)
 		}
 	}
 	gift := give("", Grant{FeatureID: "m", BalanceID: "gift", Units: 9})
@@ -275,6 +278,9 @@ func TestWhichChecksAreDecidedQuickly(t *testing.T) {
 				outcome := f.outcome(reply)
 				if outcome.Code != c.code {
 					t.Errorf("%s, want %s", outcome.Code, c.code)
+				}
+				if kind := balance.Kind("prepaid"); c.name == "of what was bought" && (len(outcome.Deductions) != 1 || outcome.Deductions[0].Kind != kind) {
+					t.Errorf("deducted %+v", outcome.Deductions)
 				}
 			})
 		})
@@ -373,4 +379,25 @@ return out`
 	if 2*number("LIMIT", "quick") > number("LIMIT", "shown") {
 		t.Error("a quick check may have to show more balances than are shown")
 	}
+}
+
+// TestStepsOfACallSeeWhatQuickOnesTook: what a step before had unpacked is not what a quick check left.
+func TestStepsOfACallSeeWhatQuickOnesTook(t *testing.T) {
+	onBothLedgers(t, func(t *testing.T, f *fixture) {
+		f.newTeam("acme")
+		ofEntity := func(units int64) Call {
+			step := f.stepOf("acme")
+			step.Entity = "e0"
+			return f.deduct(step, "m", units)
+		}
+		ofAll := func(units int64) Call { return f.deduct(f.stepOf("acme"), "m", units) }
+		var left []int64
+		for _, reply := range f.deliver(ofEntity(2), ofEntity(-1), ofEntity(3), ofEntity(-1), ofAll(5), ofEntity(4), ofAll(-1), ofEntity(7), ofAll(0)) {
+			left = append(left, f.outcome(reply).Pool.Remaining())
+		}
+		// Each of three entities has 30; what all draw from first is the first.
+		if want := []int64{28, 29, 26, 27, 82, 18, 79, 12, 72}; !slices.Equal(left, want) {
+			t.Errorf("left %v, want %v", left, want)
+		}
+	})
 }

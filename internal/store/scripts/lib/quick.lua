@@ -70,7 +70,6 @@ end
 local function decide_quickly(c)
   local v = c.v
   if not exists(c) or (v[C.job] ~= '' and v[C.job][JOB.next] >= 0) then return nil end
-  if a[rare_at + RARE.kind] ~= '' then return nil end
   local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
     entity = entity_of(c, id, a[entity_at + ENTITY.key])
