@@ -399,5 +399,13 @@ func TestStepsOfACallSeeWhatQuickOnesTook(t *testing.T) {
 		if want := []int64{28, 29, 26, 27, 82, 18, 79, 12, 72}; !slices.Equal(left, want) {
 			t.Errorf("left %v, want %v", left, want)
 		}
+		left = nil
+		own := func(units int64) Call { return f.deduct(f.stepOf("acme"), "x", units) }
+		for _, reply := range f.deliver(own(2), own(-1), own(3), own(-1), own(4), own(0)) {
+			left = append(left, f.outcome(reply).Pool.Remaining())
+		}
+		if want := []int64{35, 36, 33, 34, 30, 30}; !slices.Equal(left, want) {
+			t.Errorf("left %v, want %v", left, want)
+		}
 	})
 }
