@@ -220,7 +220,7 @@ func (r *rig) bare() float64 {
 	pipelines := make([][][][]any, partitions)
 	for partition := range pipelines {
 		for range *checks / partitions / pipeline {
-			pipelines[partition] = append(pipelines[partition], b.store.Commands(b.now, b.calls(pipeline, partition)))
+			pipelines[partition] = append(pipelines[partition], b.store.Evalshas(b.now, b.calls(pipeline, partition)))
 		}
 	}
 	b.loadScript()
@@ -329,7 +329,7 @@ func (r *rig) naive() float64 {
 		if i == 0 {
 			began = time.Now()
 		}
-		replies, err := r.redis.Client.Do(b.Context(), b.store.Commands(b.now, calls[i:i+1])[0]...).StringSlice()
+		replies, err := r.redis.Client.Do(b.Context(), b.store.Evalshas(b.now, calls[i:i+1])[0]...).StringSlice()
 		if err != nil {
 			r.Fatal(err)
 		}

@@ -112,38 +112,38 @@ func fit(a, b *Call) bool {
 	return a.script == b.script && a.head == b.head && !a.alone && !b.alone
 }
 
-// Commands are what is sent to Redis for calls, for those who measure it.
-func (s *Store) Commands(now time.Time, calls []Call) [][]any {
+// Evalshas are the commands of Redis for calls, for those who measure it.
+func (s *Store) Evalshas(now time.Time, calls []Call) [][]any {
 	pending := make([]int, len(calls))
 	for i := range pending {
 		pending[i] = i
 	}
-	var commands [][]any
+	var all [][]any
 	for len(pending) > 0 {
 		groups, later := s.round(calls, pending)
 		for _, group := range groups {
-			commands = append(commands, command(now, calls, group))
+			all = append(all, evalsha(now, calls, group))
 		}
 		pending = later
 	}
-	return commands
+	return all
 }
 
 // send sends groups in one pipeline. It returns the calls that are to be sent again, and a script that
 // Redis does not have (after SCRIPT FLUSH, a restart, a failover), nil if it has all.
 func (s *Store) send(ctx context.Context, now time.Time, calls []Call, groups [][]int, replies []Reply) (again []int, missing *script, err error) {
 	pipe := s.client.Pipeline()
-	commands := make([]*redis.Cmd, len(groups))
+	sent := make([]*redis.Cmd, len(groups))
 	for i, group := range groups {
-		commands[i] = pipe.Do(ctx, command(now, calls, group)...)
+		sent[i] = pipe.Do(ctx, evalsha(now, calls, group)...)
 	}
 	var wait *redis.Cmd
 	if s.waitReplicas > 0 {
 		wait = pipe.Do(ctx, "WAIT", s.waitReplicas, s.waitTimeout.Milliseconds())
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	_, _ = pipe.Exec(ctx) // each of sent has its own error
 	for i, group := range groups {
-		values, err := commands[i].Slice()
+		values, err := sent[i].Slice()
 		switch {
 		case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
 			missing = calls[group[0]].script

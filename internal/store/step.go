@@ -143,25 +143,25 @@ func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, in
 	return dst, values
 }
 
-// command makes the command for a group of calls, each customer's one behind the other.
-func command(now time.Time, calls []Call, group []int) []any {
+// evalsha is the command of Redis that takes the steps of a group of calls, each customer's one behind the other.
+func evalsha(now time.Time, calls []Call, group []int) []any {
 	first := &calls[group[0]]
-	const name, fixed = "evalsha", 3
-	command := make([]any, fixed, fixed+1+3*len(group))
+	const fixed = 3 // in front of the keys
+	words := make([]any, fixed, fixed+1+3*len(group))
 	steps := make([]byte, 0, 128*len(group))
 	key, values := 0, 0
 	place := func(of *string) int {
 		if *of == "" {
 			return 0
 		}
-		command = append(command, of)
-		return len(command) - fixed
+		words = append(words, of)
+		return len(words) - fixed
 	}
 	for i, n := range group {
 		call := &calls[n]
 		switch {
 		case i == 0:
-			command = append(command, call.customer) // a cluster client routes by it: no pointer
+			words = append(words, call.customer) // a cluster client routes by it: no pointer
 			key = 1
 		case call.customer != calls[group[i-1]].customer:
 			key = place(&call.customer)
@@ -171,9 +171,9 @@ func command(now time.Time, calls []Call, group []int) []any {
 		values += added
 	}
 	rows := rowsOf(calls, group)
-	data := len(command) - fixed
+	data := len(words) - fixed
 	log := place(&first.log)
-	command[0], command[1], command[2] = name, first.script.Hash(), len(command)-fixed
+	words[0], words[1], words[2] = "evalsha", first.script.Hash(), len(words)-fixed
 	packed := make([]byte, 0, 64+len(rows)+len(steps))
 	packed = msgp.AppendArrayHeader(packed, uint32(headValues+values))
 	packed = msgp.AppendInt64(packed, now.UnixMilli())
@@ -189,7 +189,7 @@ func command(now time.Time, calls []Call, group []int) []any {
 	packed = msgp.AppendInt(packed, data)
 	packed = msgp.AppendInt(packed, log)
 	packed = msgp.AppendInt(packed, len(group))
-	return append(command, append(packed, steps...))
+	return append(words, append(packed, steps...))
 }
 
 // rowsOf are the catalogue's rows for a group, nil if no call has asked for them. They are for all of its steps: one that
