@@ -82,7 +82,7 @@ func (c *committer) run(generation context.Context) {
 
 func isFenced(err error) bool {
 	return errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) ||
-		errors.Is(err, kafka.FencedInstanceID)
+		errors.Is(err, kafka.FencedInstanceID) || errors.Is(err, kafka.GroupIdNotFound)
 }
 
 // commit commits what is due. What failed stays due.

@@ -25,10 +25,7 @@ func (a *atLeastOnce) open(context.Context) error { return nil }
 
 // deliver leaves what a worker has in hand that lost its partition to the next owner.
 func (a *atLeastOnce) deliver(ctx context.Context, d decided) error {
-	if err := a.confirm(ctx); err != nil {
-		return err
-	}
-	if err := a.consumer.publisher.Publish(ctx, d.out, a.consumer.options.Refused); err != nil {
+	if err := a.consumer.publisher.publishConfirmed(ctx, d.out, a.consumer.options.Refused, a.confirm); err != nil {
 		return err
 	}
 	a.commits.note(a.flow, d.batch.next())

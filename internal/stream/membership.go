@@ -22,7 +22,7 @@ type membership struct {
 	// who was given up was silent for two thirds of it at least.
 	trust time.Duration
 
-	mutex     sync.Mutex
+	mutex     sync.Mutex // never held while the group is asked
 	confirmed time.Time
 }
 
@@ -30,20 +30,31 @@ func newMembership(client *kafka.Client, generation *kafka.Generation, sessionTi
 	return &membership{client: client, generation: generation, trust: sessionTimeout / 2, confirmed: time.Now()}
 }
 
-// confirm fails with ErrPartitionLost where the generation's partitions have gone to
-// others, and with another error where the group does not answer.
-func (m *membership) confirm(ctx context.Context) error {
+// isTrusted says whether the last confirmation still holds. Go's monotonic clock stands still while the machine is
+// suspended, and the wall clock may be set back; neither may make a confirmation last longer.
+func (m *membership) isTrusted(now time.Time) bool {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
-	if time.Since(m.confirmed) < m.trust {
+	onTheWall := now.Round(0).Sub(m.confirmed.Round(0))
+	return now.Sub(m.confirmed) < m.trust && onTheWall >= 0 && onTheWall < m.trust
+}
+
+const confirmTimeout = 5 * time.Second
+
+// confirm fails with ErrPartitionLost if the generation's partitions have gone to
+// others, and with another error if the group does not answer.
+func (m *membership) confirm(ctx context.Context) error {
+	asked := time.Now()
+	if m.isTrusted(asked) {
 		return nil
 	}
-	asked := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
+	defer cancel()
 	response, err := m.client.Heartbeat(ctx, &kafka.HeartbeatRequest{
 		GroupID: m.generation.GroupID, GenerationID: m.generation.ID, MemberID: m.generation.MemberID,
 	})
 	if err == nil {
-		err = response.Error
+		err = heartbeatError(response)
 	}
 	switch {
 	case isFenced(err):
@@ -51,7 +62,21 @@ func (m *membership) confirm(ctx context.Context) error {
 	case err != nil && !errors.Is(err, kafka.RebalanceInProgress): // the group waits for us to let go
 		return fmt.Errorf("heartbeat: %w", err)
 	}
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
 	m.confirmed = asked
+	return nil
+}
+
+// heartbeatError is the error that a group answered a heartbeat with, nil for none.
+//
+// kafka-go reads the response's two fields in the wrong order (its pull request 1371, not in 0.4.51). Kafka sends throttle_time_ms,
+// 4 bytes, and error_code, 2 bytes; kafka-go takes the first 2 bytes for the error and the other 4 for the throttle. So
+// error 25 arrives as a throttle of 25 ms and no error. A test tells when this can go.
+func heartbeatError(response *kafka.HeartbeatResponse) error {
+	if code := kafka.Error(int16(response.Throttle.Milliseconds())); code != 0 {
+		return code
+	}
 	return nil
 }
 

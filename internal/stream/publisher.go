@@ -63,11 +63,16 @@ type target struct {
 // or ctx ends; a record that the broker will never take (too large for it) is
 // given to refused, which returns what to write in its place.
 func (p *Publisher) Publish(ctx context.Context, records []kafka.Message, refused Refused) error {
+	return p.publishConfirmed(ctx, records, refused, nil)
+}
+
+// publishConfirmed is Publish, with a confirmation before each try: it fails as confirm does.
+func (p *Publisher) publishConfirmed(ctx context.Context, records []kafka.Message, refused Refused, confirm func(context.Context) error) error {
 	targets, err := p.route(ctx, records)
 	if err != nil {
 		return err
 	}
-	return publication{Publisher: p, produce: p.producePlainly, insist: true, refused: refused}.publish(ctx, targets)
+	return publication{Publisher: p, produce: p.producePlainly, insist: true, refused: refused, confirm: confirm}.publish(ctx, targets)
 }
 
 // route sorts records by where they go, trying until it succeeds or ctx ends.
@@ -172,6 +177,8 @@ type publication struct {
 	produce func(ctx context.Context, batches map[target][]kafka.Message) map[target]error
 	insist  bool // try until it succeeds or ctx ends
 	refused Refused
+	// confirm fails if there must be no further try; nil: there may be any.
+	confirm func(ctx context.Context) error
 }
 
 // publish writes what goes to each partition, in order, in batches of bounded size.
@@ -181,6 +188,11 @@ func (p publication) publish(ctx context.Context, targets map[target][]kafka.Mes
 		batches := make(map[target][]kafka.Message, len(targets))
 		for to, records := range targets {
 			batches[to] = records[:countWithin(records, cmp.Or(limits[to], maxProduceBytes))]
+		}
+		if p.confirm != nil {
+			if err := p.confirm(ctx); err != nil {
+				return err
+			}
 		}
 		began := time.Now()
 		failures := p.produce(ctx, batches)
