@@ -10,8 +10,10 @@
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
 
 return take_steps(function(c)
-  local seen, refusal = begin(c)
-  if seen then return seen end
-  if refusal then return end_without_pool(c, refusal) end
+  if a[at + STEP.asked] >= ASKED.keep then -- else there is nothing that begin would look at
+    local seen, refusal = begin(c)
+    if seen then return seen end
+    if refusal then return end_without_pool(c, refusal) end
+  end
   return decide_quickly(c) or decide_check(c)
 end)

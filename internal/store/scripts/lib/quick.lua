@@ -27,13 +27,10 @@ local function take_of_sums(c, feature, need, size, text, first_at)
   return true
 end
 
--- The amount that covers a check: what is left of what was included in the balance that begins at first_at, or if nothing is, of
--- what was prepaid. Returns its KIND, the amount, and the byte at which it is.
-local function amount_to_take(size, text, first_at)
-  local included_left = struct_unpack(size.amount, text, first_at)
-  if included_left > 0 then return KIND.included, included_left, first_at end
-  local _, _, _, _, _, _, prepaid_at = struct_unpack(size.each, text, first_at)
-  return KIND.prepaid, struct_unpack(size.amount, text, prepaid_at), prepaid_at
+-- What was prepaid of the balance that begins at first_at: the amount that is left, and the byte at which it is.
+local function prepaid_in(size, text, first_at)
+  local _, _, _, _, _, _, at_byte = struct_unpack(size.each, text, first_at)
+  return struct_unpack(size.amount, text, at_byte), at_byte
 end
 
 -- The pool that the check at hand is about if it is one of these: that of the first candidate of which there are balances.
@@ -80,9 +77,15 @@ local function decide_quickly(c)
   local text = owner.v[place]
   local size, first_at, number = look_into(text)
   if not size or first_at == 1 or (other and not look_into(v[other])) then return nil end
-  local kind, left, at_byte = amount_to_take(size, text, first_at)
+  -- What was included goes before what was prepaid; one of them must cover it.
+  local kind, left, at_byte = KIND.included, struct_unpack(size.amount, text, first_at), first_at
+  if left == 0 then
+    kind = KIND.prepaid
+    left, at_byte = prepaid_in(size, text, first_at)
+  end
   if left < need then return nil end
-  if a[at + STEP.asked] % 2 == ASKED.deduct then
+  local asked = a[at + STEP.asked]
+  if asked % 2 == ASKED.deduct then
     -- If nothing is left, the next deduction starts with another balance.
     if left == need then return nil end
     local is_shared_one = entity and owner == entity and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared
@@ -92,5 +95,6 @@ local function decide_quickly(c)
   else
     kind = 0
   end
-  return finish(c, quick_outcome(c, owner, text, other, feature, need, kind, number), kind > 0)
+  local outcome = quick_outcome(c, owner, text, other, feature, need, kind, number)
+  return asked < ASKED.keep and outcome or finish(c, outcome, kind > 0)
 end
