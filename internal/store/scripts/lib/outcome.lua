@@ -5,17 +5,15 @@
 
 local function idempotency_key() return a[rare_at + RARE.answer_key] end
 
-local function is_kept() return a[at + STEP.asked] % ASKED.entity >= ASKED.keep end
-
 local function keep(c, outcome)
-  if is_kept() then remember(c, outcome) end
+  if a[at + STEP.asked] % ASKED.entity >= ASKED.keep then remember(c, outcome) end
   return outcome
 end
 
 -- What is said of the record at hand without deciding it: the reply, nil where it is to be decided;
 -- or nil and an error to answer it with.
 local function begin(c)
-  if is_kept() then
+  if a[at + STEP.asked] % ASKED.entity >= ASKED.keep then
     local seen = recall(c)
     if seen then
       -- What failed the first time may be the end that keys were to have.
@@ -25,6 +23,7 @@ local function begin(c)
       return seen
     end
   end
+  if rare_at == none_rare then return nil end
   local place = idempotency_key()
   if place > 0 and exists(c) then
     local text = c.answers and c.answers[KEYS[place]] or stored[place] or call('GET', KEYS[place])
@@ -44,6 +43,7 @@ end
 -- Keeps the packed outcome, and takes the idempotency key if something was changed: the key counts
 -- for this life of the customer.
 local function finish(c, outcome, changed)
+  if rare_at == none_rare then return keep(c, outcome) end
   local place = idempotency_key()
   if place > 0 and changed and exists(c) then
     local text = text_of({ now + a[HEAD.window], c.v[C.life], a[rare_at + RARE.question], a[rare_at + RARE.memo], outcome })
