@@ -184,6 +184,7 @@ local function collect(c, writes)
   if not c.changed then return end
   if c.new then keep_entries(c) end
   writes[n + 1], writes[n + 2] = c.key, text_of_owner(c)
+  if c.new then log_entries(c) end
 end
 
 -- Removes keys, but those that were written with something.

@@ -87,22 +87,22 @@ local function remember(c, outcome)
   c.changed = true
 end
 
--- Puts the new entries of a customer that is written where they belong: into its values, before these are packed, or into
--- the log. Those of a customer that failed must not get there: an offset may be that of another record since (recall).
+-- Puts a customer's new entries where they belong: into its values, before these are packed, or into the log, once they
+-- are. Those of a customer that failed must not get there: an offset may be that of another record since (recall).
+local function log_entries(c)
+  if not log then return end
+  local n, new = #new_entries, c.new
+  for i = 1, #new do new_entries[n + i] = new[i] end
+  lowest, highest = min(lowest, c.first_new), max(highest, open_ledger(c))
+end
 local function keep_entries(c)
-  local new = c.new
-  if log then
-    local n = #new_entries
-    for i = 1, #new do new_entries[n + i] = new[i] end
-    lowest, highest = min(lowest, c.first_new), max(highest, open_ledger(c))
-    return
-  end
+  if log then return end
   local l = open_ledger(c)
   if committed > l[L.floor] then
     l[L.floor] = committed
     if l[L.entries] ~= '' then l[L.entries] = entries_from(l[L.entries], committed) end
   end
-  l[L.entries] = l[L.entries] .. table.concat(new)
+  l[L.entries] = l[L.entries] .. table.concat(c.new)
 end
 
 -- Writes the new entries, and raises the floor to what is committed.
