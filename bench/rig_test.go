@@ -14,16 +14,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
 	"tollgate/internal/client"
+	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/store"
-	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
 
@@ -37,7 +37,7 @@ const (
 type rig struct {
 	*testing.T
 	kafkaAddr string
-	broker    stream.Broker
+	broker    kafka.Broker
 	brokerPID int
 	redis     *realtest.Redis
 	redisPID  int
@@ -153,7 +153,7 @@ func (r *rig) newBench(partitions int) (b *bench, end func()) {
 		if err := r.redis.Client.WithTimeout(time.Minute).FlushAll(context.Background()).Err(); err != nil { // a million customers take a while
 			r.Fatal(err)
 		}
-		if _, err := r.broker.Client.DeleteTopics(context.Background(), &kafka.DeleteTopicsRequest{Topics: b.topics.All()}); err != nil {
+		if _, err := r.broker.Client.DeleteTopics(context.Background(), &kafkago.DeleteTopicsRequest{Topics: b.topics.All()}); err != nil {
 			r.Fatal(err)
 		}
 	}
@@ -248,7 +248,7 @@ func (b *bench) send(n int, value func(i int) (customer int, body string)) {
 func (b *bench) written(topic string, partitions int) (sum int64) {
 	b.Helper()
 	for partition := range partitions {
-		end, err := stream.LastOffset(b.Context(), b.broker.Client, topic, partition)
+		end, err := b.broker.LastOffset(b.Context(), topic, partition)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -10,10 +10,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"tollgate/bench/report"
+	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
@@ -175,14 +176,14 @@ func (b *bench) meanBytes(topic string) float64 {
 	partition := 0
 	for end := int64(0); end == 0; { // the one that has some
 		var err error
-		if end, err = stream.LastOffset(b.Context(), b.broker.Client, topic, partition); err != nil {
+		if end, err = b.broker.LastOffset(b.Context(), topic, partition); err != nil {
 			b.Fatal(err)
 		}
 		if end == 0 {
 			partition++
 		}
 	}
-	fetched, err := stream.Fetch(b.Context(), b.broker.Client, topic, partition, 0, stream.FetchMaxBytes)
+	fetched, err := b.broker.FetchRecords(b.Context(), topic, partition, 0, kafka.FetchMaxBytes)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -289,7 +290,7 @@ func (r *rig) copyRecords(result, eventBytes int) float64 {
 	consumer := stream.NewConsumer(r.broker, stream.Options{
 		Group: b.name, Topics: []string{b.topics.Checks}, SessionTimeout: 10 * time.Second, BatchMax: pipeline, ShutdownTimeout: time.Second,
 		Refused: func(kafka.Message, error) []kafka.Message { return nil },
-	}, c, stream.NewPublisher(r.broker, logger, c), logger, c)
+	}, c, kafka.NewPublisher(r.broker, logger, c), logger, c)
 	ctx, cancel := context.WithCancel(r.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = consumer.Run(ctx) })
@@ -316,9 +317,9 @@ func (r *rig) naive() float64 {
 	b.send(checks, func(i int) (int, string) { return i * 7919 % customers, event(i, i*7919%customers) })
 	calls := b.calls(checks, 0)
 	b.loadScript()
-	reader := kafka.NewReader(kafka.ReaderConfig{Brokers: []string{r.kafkaAddr}, GroupID: b.name, Topic: b.topics.Checks})
+	reader := kafkago.NewReader(kafkago.ReaderConfig{Brokers: []string{r.kafkaAddr}, GroupID: b.name, Topic: b.topics.Checks})
 	defer reader.Close()
-	writer := &kafka.Writer{Addr: kafka.TCP(r.kafkaAddr), RequiredAcks: kafka.RequireAll, BatchSize: 1, Balancer: kafka.Murmur2Balancer{}, Transport: r.broker.Client.Transport}
+	writer := &kafkago.Writer{Addr: kafkago.TCP(r.kafkaAddr), RequiredAcks: kafkago.RequireAll, BatchSize: 1, Balancer: kafkago.Murmur2Balancer{}, Transport: r.broker.Client.Transport}
 	defer writer.Close()
 	var began time.Time
 	for i := range calls {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
 	"tollgate/deploy"
@@ -16,9 +15,9 @@ import (
 	"tollgate/internal/catalog"
 	"tollgate/internal/client"
 	"tollgate/internal/embedded"
+	"tollgate/internal/kafka"
 	"tollgate/internal/settings"
 	"tollgate/internal/store"
-	"tollgate/internal/stream"
 	"tollgate/internal/terminal"
 )
 
@@ -71,9 +70,9 @@ func (c *devCommand) Run(ctx context.Context) error {
 	broker := (&settings.Kafka{Brokers: []string{kafkaServer.Addr}}).Broker()
 	topics := topicsToBe(c.Topics.Names(), devPartitions, 1, devRetention)
 	for _, name := range c.ReplyTopics {
-		topics = append(topics, stream.Topic{Name: name, Partitions: devPartitions, ReplicationFactor: 1, Retention: devRetention})
+		topics = append(topics, kafka.Topic{Name: name, Partitions: devPartitions, ReplicationFactor: 1, Retention: devRetention})
 	}
-	if _, err := stream.CreateTopics(ctx, broker.Client, topics); err != nil {
+	if _, err := broker.CreateTopics(ctx, topics); err != nil {
 		return err
 	}
 	redisClient := (&settings.Redis{Addrs: []string{redisServer.Addr}}).Client()
@@ -132,7 +131,7 @@ func (c *devCommand) introduce(broker *embedded.Broker, redisServer *embedded.Re
 }
 
 // demo seeds the demo customers and shows some decisions.
-func (c *devCommand) demo(ctx context.Context, broker stream.Broker, logger *slog.Logger) error {
+func (c *devCommand) demo(ctx context.Context, broker kafka.Broker, logger *slog.Logger) error {
 	if c.Catalog != "" {
 		c.invite()
 		return nil

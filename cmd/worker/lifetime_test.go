@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
+	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
-	"tollgate/internal/stream"
 )
 
 // TestNothingIsDeductedTwiceUnderAnotherGroup gives workers a group that was renamed, and one
@@ -44,13 +44,13 @@ func underAnotherGroup(t *testing.T, delivery string) {
 	renamed := d.Group + "-renamed"
 	worker, httpAddr := d.Start(t, delivery, "--kafka-group", renamed)
 	awaitBlocked(t, httpAddr, renamed, d.Group, "--reset-offsets")
-	setOffsets(t, d, renamed, stream.LastOffset)
+	setOffsets(t, d, renamed, kafka.LastOffset)
 	worker.AwaitReady(t, httpAddr)
 	usageIs("7")
 
 	worker.Stop(t)
 	awaitDone(t, "the group is deleted", func() error {
-		response, err := d.Broker.Client.DeleteGroups(t.Context(), &kafka.DeleteGroupsRequest{GroupIDs: []string{renamed}})
+		response, err := d.Broker.Client.DeleteGroups(t.Context(), &kafkago.DeleteGroupsRequest{GroupIDs: []string{renamed}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,13 +58,13 @@ func underAnotherGroup(t *testing.T, delivery string) {
 	})
 	worker, httpAddr = d.Start(t, delivery, "--kafka-group", renamed)
 	awaitBlocked(t, httpAddr, "no committed offset")
-	setOffsets(t, d, renamed, stream.LastOffset)
+	setOffsets(t, d, renamed, kafka.LastOffset)
 	worker.AwaitReady(t, httpAddr)
 	usageIs("8")
 
 	// All eight once more, because somebody wants it.
 	worker.Stop(t)
-	setOffsets(t, d, renamed, stream.FirstOffset)
+	setOffsets(t, d, renamed, kafka.FirstOffset)
 	d.StartReady(t, delivery, "--kafka-group", renamed)
 	usageIs("17")
 }
@@ -93,7 +93,7 @@ func awaitBlocked(t *testing.T, httpAddr string, words ...string) {
 }
 
 // setOffsets does what Kafka's tools do, which Kafka takes once the group has no members.
-func setOffsets(t *testing.T, d *proctest.Deployment, group string, offsetOf func(context.Context, *kafka.Client, string, int) (int64, error)) {
+func setOffsets(t *testing.T, d *proctest.Deployment, group string, offsetOf func(context.Context, *kafkago.Client, string, int) (int64, error)) {
 	t.Helper()
 	for _, topic := range []string{d.Topics.Checks, d.Topics.Commands} {
 		for partition := range proctest.Partitions {
@@ -102,7 +102,7 @@ func setOffsets(t *testing.T, d *proctest.Deployment, group string, offsetOf fun
 				t.Fatal(err)
 			}
 			awaitDone(t, "the offset is set", func() error {
-				return stream.Commit(t.Context(), d.Broker.Client, group, topic, partition, offset)
+				return d.Broker.Commit(t.Context(), group, topic, partition, offset)
 			})
 		}
 	}

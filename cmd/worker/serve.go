@@ -19,6 +19,7 @@ import (
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
 	"tollgate/internal/engine"
+	"tollgate/internal/kafka"
 	"tollgate/internal/ops"
 	"tollgate/internal/settings"
 	"tollgate/internal/store"
@@ -89,7 +90,7 @@ func (s *serving) check(problems *settings.Problems) {
 
 // worker is a worker with everything that it is made of.
 type worker struct {
-	broker   stream.Broker
+	broker   kafka.Broker
 	redis    redis.UniversalClient
 	store    *store.Store
 	engine   *engine.Engine
@@ -104,7 +105,7 @@ type worker struct {
 
 // newWorker puts a worker together. Nothing is connected yet, but its HTTP address
 // is taken.
-func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, options store.Options, rules *balance.Catalog, page pageFlags, logger *slog.Logger) (*worker, error) {
+func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, options store.Options, rules *balance.Catalog, page pageFlags, logger *slog.Logger) (*worker, error) {
 	w := &worker{broker: broker, redis: client, logger: logger, metrics: ops.NewMetrics()}
 	topics := s.Topics.Names()
 	w.topics = slices.Concat(topics.All(), s.ReplyTopics)
@@ -123,12 +124,12 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
 		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine,
-	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
+	}, w.engine, kafka.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
 	w.metrics.WatchBlocked(func() int { return len(w.consumer.Blocked()) })
 	w.http, err = ops.Listen(ops.HTTPOptions{
 		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: handler,
 		Probes: []ops.Probe{
-			{Name: "kafka", Check: func(ctx context.Context) error { return stream.Reachable(ctx, broker) }},
+			{Name: "kafka", Check: func(ctx context.Context) error { return broker.Reachable(ctx) }},
 			{Name: "redis", Check: w.store.Ping},
 			{Name: "group", Check: func(context.Context) error {
 				if !w.consumer.Joined() {
@@ -188,7 +189,7 @@ func (w *worker) serve(ctx context.Context) error {
 // the worker needs.
 func (w *worker) prepare(ctx context.Context) error {
 	missing, err := eventually(ctx, w, "kafka", func(ctx context.Context) ([]string, error) {
-		return stream.MissingTopics(ctx, w.broker.Client, w.topics)
+		return w.broker.MissingTopics(ctx, w.topics)
 	})
 	if err != nil {
 		return err

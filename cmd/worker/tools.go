@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
+	"tollgate/internal/kafka"
 	"tollgate/internal/ops"
 	"tollgate/internal/settings"
-	"tollgate/internal/stream"
 	"tollgate/internal/terminal"
 	"tollgate/internal/wire"
 )
@@ -97,11 +97,11 @@ func (c *topicsCreateCommand) Check(problems *settings.Problems) {
 
 func (c *topicsCreateCommand) Run(ctx context.Context) error {
 	broker := c.Kafka.Broker()
-	if err := stream.Reachable(ctx, broker); err != nil {
+	if err := broker.Reachable(ctx); err != nil {
 		return err
 	}
-	states, err := stream.CreateTopics(ctx, broker.Client, topicsToBe(c.Topics.Names(), c.Partitions, c.ReplicationFactor, c.Retention))
-	if errors.Is(err, kafka.InvalidReplicationFactor) {
+	states, err := broker.CreateTopics(ctx, topicsToBe(c.Topics.Names(), c.Partitions, c.ReplicationFactor, c.Retention))
+	if errors.Is(err, kafkago.InvalidReplicationFactor) {
 		return fmt.Errorf("%w\n--replication-factor must not be more than the brokers that there are", err)
 	}
 	if err != nil {
@@ -122,10 +122,10 @@ func (c *topicsCreateCommand) Run(ctx context.Context) error {
 	return nil
 }
 
-func topicsToBe(names wire.Topics, partitions, replicationFactor int, retention time.Duration) []stream.Topic {
-	var topics []stream.Topic
+func topicsToBe(names wire.Topics, partitions, replicationFactor int, retention time.Duration) []kafka.Topic {
+	var topics []kafka.Topic
 	for _, name := range names.All() {
-		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: replicationFactor, Retention: retention})
+		topics = append(topics, kafka.Topic{Name: name, Partitions: partitions, ReplicationFactor: replicationFactor, Retention: retention})
 	}
 	return topics
 }

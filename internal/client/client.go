@@ -11,9 +11,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
-	"tollgate/internal/stream"
+	"tollgate/internal/kafka"
 	"tollgate/internal/wire"
 )
 
@@ -22,23 +20,14 @@ var ErrNoAnswer = errors.New("no answer in time; is a worker running?")
 
 // Client asks over Kafka.
 type Client struct {
-	broker    stream.Broker
-	publisher *stream.Publisher
+	broker    kafka.Broker
+	publisher *kafka.Publisher
 }
 
 // New makes a client.
-func New(broker stream.Broker, logger *slog.Logger) *Client {
-	return &Client{broker, stream.NewPublisher(broker, logger, nobody{})}
+func New(broker kafka.Broker, logger *slog.Logger) *Client {
+	return &Client{broker, kafka.NewPublisher(broker, kafka.PublisherOptions{}, logger)}
 }
-
-// nobody observes nothing: a client has no metrics.
-type nobody struct{}
-
-func (nobody) Fetched(string, int, int64)           {}
-func (nobody) Dropped(string, int)                  {}
-func (nobody) Published(string, int, time.Duration) {}
-func (nobody) Settled(stream.Batch)                 {}
-func (nobody) Retried()                             {}
 
 // Request is a record for the checks or the commands topic.
 type Request struct {
@@ -50,11 +39,7 @@ type Request struct {
 
 // Record is the request as the record to publish.
 func (r *Request) Record() kafka.Message {
-	var key []byte
-	if r.CustomerID != "" {
-		key = []byte(r.CustomerID)
-	}
-	return kafka.Message{Topic: r.Topic, Partition: wire.AnyPartition, Key: key, Value: r.Value, Headers: r.Headers}
+	return kafka.Message{Topic: r.Topic, Partition: wire.AnyPartition, Key: []byte(r.CustomerID), Value: r.Value, Headers: r.Headers}
 }
 
 // NewRequestID makes an id that no other request bears.
@@ -82,13 +67,13 @@ type Answer struct {
 // Ask sends one request and waits for its result on a topic. It fails with
 // ErrNoAnswer where ctx ends before that.
 func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (Answer, error) {
-	partitions, err := stream.Partitions(ctx, c.broker.Client, resultTopic)
+	partitions, err := c.broker.Partitions(ctx, resultTopic)
 	if err != nil {
 		return Answer{}, err
 	}
 	// Results keep the customers' partitions, so one partition is all there is to read.
-	partition := (kafka.Murmur2Balancer{Consistent: true}).Balance(kafka.Message{Key: []byte(request.CustomerID)}, partitions...)
-	offset, err := stream.LastOffset(ctx, c.broker.Client, resultTopic, partition)
+	partition := kafka.PartitionFor([]byte(request.CustomerID), len(partitions))
+	offset, err := c.broker.LastOffset(ctx, resultTopic, partition)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -98,7 +83,7 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 	}
 	id := RequestID(request.Headers)
 	for {
-		fetched, err := stream.Fetch(ctx, c.broker.Client, resultTopic, partition, offset, stream.FetchMaxBytes)
+		fetched, err := c.broker.FetchRecords(ctx, resultTopic, partition, offset, kafka.FetchMaxBytes)
 		switch {
 		case ctx.Err() != nil:
 			return Answer{}, ErrNoAnswer
@@ -107,7 +92,7 @@ func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (
 		case err != nil:
 			return Answer{}, err
 		}
-		for _, record := range fetched.Records {
+		for _, record := range fetched.Messages {
 			if RequestID(record.Headers) == id {
 				return Answer{record, time.Since(sent)}, nil
 			}
@@ -125,12 +110,12 @@ func isTimeout(err error) bool {
 // ends; a record that the broker will never take is an error.
 func (c *Client) Send(ctx context.Context, records []kafka.Message) error {
 	var refused error
-	err := c.publisher.Publish(ctx, records, func(record kafka.Message, err error) []kafka.Message {
+	err := c.publisher.Publish(ctx, records, kafka.Delivery{Refused: func(record kafka.Message, err error) ([]kafka.Message, bool) {
 		refused = fmt.Errorf("the broker refuses a record of %d bytes for %s: %w", len(record.Value), record.Topic, err)
-		return nil
-	})
+		return nil, true
+	}})
 	return errors.Join(err, refused)
 }
 
 // Reachable says whether the brokers answer, without trying for long.
-func (c *Client) Reachable(ctx context.Context) error { return stream.Reachable(ctx, c.broker) }
+func (c *Client) Reachable(ctx context.Context) error { return c.broker.Reachable(ctx) }

@@ -6,32 +6,31 @@ import (
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
 	"golang.org/x/sync/errgroup"
 
-	"tollgate/internal/stream"
+	"tollgate/internal/kafka"
 )
 
 // Listener follows all partitions of a topic.
 type Listener struct {
-	client    *kafka.Client
+	broker    kafka.Broker
 	topic     string
 	positions []int64
 }
 
 // Listen notes where the topic's partitions begin, or end; Run reads from there on.
 func (c *Client) Listen(ctx context.Context, topic string, fromBeginning bool) (*Listener, error) {
-	partitions, err := stream.Partitions(ctx, c.broker.Client, topic)
+	partitions, err := c.broker.Partitions(ctx, topic)
 	if err != nil {
 		return nil, err
 	}
-	edge := stream.LastOffset
+	edge := c.broker.LastOffset
 	if fromBeginning {
-		edge = stream.FirstOffset
+		edge = c.broker.FirstOffset
 	}
-	l := &Listener{client: c.broker.Client, topic: topic, positions: make([]int64, len(partitions))}
+	l := &Listener{broker: c.broker, topic: topic, positions: make([]int64, len(partitions))}
 	for _, partition := range partitions {
-		if l.positions[partition], err = edge(ctx, c.broker.Client, topic, partition); err != nil {
+		if l.positions[partition], err = edge(ctx, topic, partition); err != nil {
 			return nil, err
 		}
 	}
@@ -49,7 +48,7 @@ func (l *Listener) Run(ctx context.Context, visit func(kafka.Message)) {
 	for partition, offset := range l.positions {
 		group.Go(func() error {
 			for ctx.Err() == nil {
-				fetched, err := stream.Fetch(ctx, l.client, l.topic, partition, offset, stream.FetchMaxBytes)
+				fetched, err := l.broker.FetchRecords(ctx, l.topic, partition, offset, kafka.FetchMaxBytes)
 				if err != nil {
 					select {
 					case <-ctx.Done():
@@ -59,7 +58,7 @@ func (l *Listener) Run(ctx context.Context, visit func(kafka.Message)) {
 				}
 				offset = fetched.Next
 				mutex.Lock()
-				for _, record := range fetched.Records {
+				for _, record := range fetched.Messages {
 					visit(record)
 				}
 				mutex.Unlock()

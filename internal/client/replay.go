@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/segmentio/kafka-go"
-
-	"tollgate/internal/stream"
+	"tollgate/internal/kafka"
 	"tollgate/internal/wire"
 )
 
@@ -30,16 +28,16 @@ type Replayed struct {
 // Run sends back what has come since the last time, up to the end that the topic has
 // now, and tells of each. A run that is cut off may send its last records once more.
 func (r *Replay) Run(ctx context.Context, c *Client, tell func(Replayed)) error {
-	partitions, err := stream.Partitions(ctx, c.broker.Client, r.DeadLetters)
+	partitions, err := c.broker.Partitions(ctx, r.DeadLetters)
 	if err != nil {
 		return err
 	}
-	committed, err := stream.Committed(ctx, c.broker.Client, r.Group, r.DeadLetters, partitions)
+	committed, err := c.broker.Committed(ctx, r.Group, r.DeadLetters, partitions)
 	if err != nil {
 		return err
 	}
 	for _, partition := range partitions {
-		first, err := stream.FirstOffset(ctx, c.broker.Client, r.DeadLetters, partition)
+		first, err := c.broker.FirstOffset(ctx, r.DeadLetters, partition)
 		if err != nil {
 			return err
 		}
@@ -51,18 +49,18 @@ func (r *Replay) Run(ctx context.Context, c *Client, tell func(Replayed)) error 
 }
 
 func (r *Replay) partition(ctx context.Context, c *Client, partition int, offset int64, tell func(Replayed)) error {
-	end, err := stream.LastOffset(ctx, c.broker.Client, r.DeadLetters, partition)
+	end, err := c.broker.LastOffset(ctx, r.DeadLetters, partition)
 	if err != nil {
 		return err
 	}
 	for offset < end {
-		fetched, err := stream.Fetch(ctx, c.broker.Client, r.DeadLetters, partition, offset, stream.FetchMaxBytes)
+		fetched, err := c.broker.FetchRecords(ctx, r.DeadLetters, partition, offset, kafka.FetchMaxBytes)
 		if err != nil {
 			return err
 		}
 		var records []kafka.Message
 		var told []Replayed
-		for _, dead := range fetched.Records {
+		for _, dead := range fetched.Messages {
 			if dead.Offset >= end {
 				break
 			}
@@ -76,7 +74,7 @@ func (r *Replay) partition(ctx context.Context, c *Client, partition int, offset
 			if err := c.Send(ctx, records); err != nil {
 				return err
 			}
-			if err := stream.Commit(ctx, c.broker.Client, r.Group, r.DeadLetters, partition, min(fetched.Next, end)); err != nil {
+			if err := c.broker.Commit(ctx, r.Group, r.DeadLetters, partition, min(fetched.Next, end)); err != nil {
 				return err
 			}
 		}

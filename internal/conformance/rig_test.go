@@ -9,10 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/catalog"
 	"tollgate/internal/engine"
+	"tollgate/internal/kafka"
 	"tollgate/internal/ops"
 	"tollgate/internal/servertest"
 	"tollgate/internal/store"
@@ -30,8 +31,8 @@ const (
 type rig struct {
 	stream.Observer
 	topics    wire.Topics
-	broker    stream.Broker
-	publisher *stream.Publisher
+	broker    kafka.Broker
+	publisher *kafka.Publisher
 	current   atomic.Pointer[engine.Engine]
 	clock     atomic.Int64 // Unix ms
 
@@ -85,7 +86,7 @@ func newRig(t *testing.T) *rig {
 		dead:    servertest.NewDrain(t, broker, topics.DeadLetters), contracts: newContracts(t),
 	}
 	logger := servertest.Logger(t)
-	r.publisher = stream.NewPublisher(broker, logger, r)
+	r.publisher = kafka.NewPublisher(broker, logger, r)
 	consumer := stream.NewConsumer(broker, stream.Options{
 		Group: name, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: 10 * time.Second,
 		BatchMax: 500, ShutdownTimeout: 5 * time.Second,
@@ -139,12 +140,12 @@ func (r *rig) send(t *testing.T, topic string, records []kafka.Message) []kafka.
 	for i := range records {
 		wait.Go(func() {
 			record := &records[i]
-			partition := kafka.Murmur2Balancer{Consistent: true}.Balance(*record, 0, 1)
+			partition := kafkago.Murmur2Balancer{Consistent: true}.Balance(*record, 0, 1)
 			record.Time = time.Now().Truncate(time.Millisecond)
-			response, err := r.broker.Client.Produce(ctx, &kafka.ProduceRequest{
-				Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll,
-				Records: kafka.NewRecordReader(kafka.Record{
-					Time: record.Time, Key: kafka.NewBytes(record.Key), Value: kafka.NewBytes(record.Value), Headers: record.Headers,
+			response, err := r.broker.Client.Produce(ctx, &kafkago.ProduceRequest{
+				Topic: topic, Partition: partition, RequiredAcks: kafkago.RequireAll,
+				Records: kafkago.NewRecordReader(kafkago.Record{
+					Time: record.Time, Key: kafkago.NewBytes(record.Key), Value: kafkago.NewBytes(record.Value), Headers: record.Headers,
 				}),
 			})
 			if err == nil {
@@ -188,7 +189,7 @@ func (r *rig) awaitSettled(ctx context.Context, t *testing.T, record string) {
 // commit, and publishes what comes of it.
 func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	t.Helper()
-	cluster, err := stream.ClusterID(t.Context(), r.broker.Client)
+	cluster, err := r.broker.ClusterID(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

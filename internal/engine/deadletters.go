@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"github.com/segmentio/kafka-go"
-
 	"tollgate/internal/balance"
 	"tollgate/internal/wire"
 )
@@ -23,7 +21,7 @@ func (e *Engine) deadLetter(record *kafka.Message, reason, detail string) kafka.
 }
 
 // Refused is what to write in place of a record that the broker will never take: its dead letter,
-// shortened until it fits, and an error for whoever waits for the result (stream.Refused).
+// shortened until it fits, and an error for whoever waits for the result (kafka.Refused).
 func (e *Engine) Refused(record kafka.Message, err error) []kafka.Message {
 	e.logger.Error("the broker refuses a record", "topic", record.Topic, "bytes", len(record.Value), "error", err)
 	if record.Topic == e.options.Topics.DeadLetters {

@@ -10,12 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
 	"tollgate/deploy"
 	"tollgate/internal/client"
+	"tollgate/internal/kafka"
 	"tollgate/internal/servertest"
-	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
 
@@ -25,7 +23,7 @@ type Deployment struct {
 	Topics     wire.Topics
 	TopicFlags []string // name the topics, to worker and producer
 	Catalog    string   // the file
-	Broker     stream.Broker
+	Broker     kafka.Broker
 	Client     *client.Client
 	flags      []string
 }
@@ -41,7 +39,7 @@ func NewDeployment(t testing.TB) *Deployment {
 }
 
 // NewDeploymentOn is NewDeployment on other servers; redisFlags say where Redis is.
-func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *Deployment {
+func NewDeploymentOn(t testing.TB, broker kafka.Broker, redisFlags ...string) *Deployment {
 	t.Helper()
 	name := servertest.Unique("worker")
 	d := &Deployment{

@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"go.uber.org/goleak"
 
 	"tollgate/internal/embedded"
-	"tollgate/internal/stream"
+	"tollgate/internal/kafka"
 )
 
 // Environment variables that point tests at servers.
@@ -131,21 +131,17 @@ func Redis(t testing.TB) *redis.Client {
 }
 
 // Broker is the tests' Kafka.
-func Broker(t testing.TB) stream.Broker {
+func Broker(t testing.TB) kafka.Broker {
 	t.Helper()
 	return BrokerAt(t, KafkaAddr(t))
 }
 
 // BrokerAt is the Kafka at an address.
-func BrokerAt(t testing.TB, addr string) stream.Broker {
+func BrokerAt(t testing.TB, addr string) kafka.Broker {
 	t.Helper()
-	transport := &kafka.Transport{MetadataTTL: time.Second}
+	transport := &kafkago.Transport{MetadataTTL: time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
-	return stream.Broker{
-		Addresses: []string{addr},
-		Client:    &kafka.Client{Addr: kafka.TCP(addr), Transport: transport},
-		Dialer:    &kafka.Dialer{Timeout: 5 * time.Second, DualStack: true},
-	}
+	return kafka.NewBroker([]string{addr}, transport)
 }
 
 // Unique is a name that no other test uses, now or in another run.
@@ -164,21 +160,21 @@ func Logger(t testing.TB) *slog.Logger {
 
 // CreateTopics creates topics with so many partitions, and returns when every one of
 // them has a leader that answers for it.
-func CreateTopics(t testing.TB, broker stream.Broker, partitions int, names ...string) {
+func CreateTopics(t testing.TB, broker kafka.Broker, partitions int, names ...string) {
 	t.Helper()
-	var topics []stream.Topic
+	var topics []kafka.Topic
 	for _, name := range names {
-		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: 1, Retention: time.Hour})
+		topics = append(topics, kafka.Topic{Name: name, Partitions: partitions, ReplicationFactor: 1, Retention: time.Hour})
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
-	if _, err := stream.CreateTopics(ctx, broker.Client, topics); err != nil {
+	if _, err := broker.CreateTopics(ctx, topics); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range names {
 		for partition := range partitions {
 			for {
-				_, err := stream.LastOffset(ctx, broker.Client, name, partition)
+				_, err := broker.LastOffset(ctx, name, partition)
 				if err == nil {
 					break
 				}
@@ -194,19 +190,19 @@ const startTimeout = 30 * time.Second
 
 // Drain is what is committed of a topic, read to its end, again and again.
 type Drain struct {
-	client    *kafka.Client
+	broker    kafka.Broker
 	topic     string
 	positions []int64
 }
 
 // NewDrain begins at the topic's beginning.
-func NewDrain(t testing.TB, broker stream.Broker, topic string) *Drain {
+func NewDrain(t testing.TB, broker kafka.Broker, topic string) *Drain {
 	t.Helper()
-	ids, err := stream.Partitions(t.Context(), broker.Client, topic)
+	ids, err := broker.Partitions(t.Context(), topic)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Drain{broker.Client, topic, make([]int64, len(ids))}
+	return &Drain{broker, topic, make([]int64, len(ids))}
 }
 
 // Next returns what was written since the last call, up to the end that the
@@ -214,7 +210,7 @@ func NewDrain(t testing.TB, broker stream.Broker, topic string) *Drain {
 func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
 	var out []kafka.Message
 	for partition := range d.positions {
-		end, err := stream.LastOffset(ctx, d.client, d.topic, partition)
+		end, err := d.broker.LastOffset(ctx, d.topic, partition)
 		if err != nil {
 			return out, err
 		}
@@ -230,10 +226,10 @@ func (d *Drain) Next(ctx context.Context) ([]kafka.Message, error) {
 }
 
 func (d *Drain) fetch(ctx context.Context, partition int) ([]kafka.Message, error) {
-	got, err := stream.Fetch(ctx, d.client, d.topic, partition, d.positions[partition], stream.FetchMaxBytes)
+	got, err := d.broker.FetchRecords(ctx, d.topic, partition, d.positions[partition], kafka.FetchMaxBytes)
 	if err != nil {
 		return nil, err
 	}
 	d.positions[partition] = got.Next
-	return got.Records, nil
+	return got.Messages, nil
 }

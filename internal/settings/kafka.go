@@ -5,12 +5,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
-	"tollgate/internal/stream"
+	"tollgate/internal/kafka"
 )
 
 // Kafka are the settings of the connection to a Kafka cluster.
@@ -72,15 +72,11 @@ func (k *Kafka) mechanism(problems *Problems) sasl.Mechanism {
 }
 
 // Broker makes the clients of settings that were checked. Nothing is connected yet.
-func (k *Kafka) Broker() stream.Broker {
+func (k *Kafka) Broker() kafka.Broker {
 	var checked Problems
 	encryption, mechanism := k.encryption(&checked), k.mechanism(&checked)
-	transport := &kafka.Transport{
+	transport := &kafkago.Transport{
 		TLS: encryption, SASL: mechanism, ClientID: clientID, DialTimeout: dialTimeout, MetadataTTL: 6 * time.Second,
 	}
-	return stream.Broker{
-		Addresses: k.Brokers,
-		Client:    &kafka.Client{Addr: kafka.TCP(k.Brokers...), Transport: transport},
-		Dialer:    &kafka.Dialer{ClientID: clientID, Timeout: dialTimeout, DualStack: true, TLS: encryption, SASLMechanism: mechanism},
-	}
+	return kafka.NewBroker(k.Brokers, transport)
 }

@@ -6,22 +6,24 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"tollgate/internal/kafka"
+	"tollgate/internal/retry"
 )
 
-// Blocked is a partition of this worker that does not begin before an operator has seen to it.
+// Blocked is a partition of this worker that does not go on before an operator has seen to it.
 type Blocked struct {
-	Topic     string
-	Partition int
-	Reason    string
+	kafka.Target
+	Reason string
 }
 
-// Blocked lists the partitions that do not begin.
+// Blocked lists the partitions that do not go on.
 func (c *Consumer) Blocked() []Blocked { return c.blocked.list() }
 
 // blocked are the reasons of partitions.
 type blocked struct {
 	mutex   sync.Mutex
-	reasons map[target]error
+	reasons map[kafka.Target]*refusal
 }
 
 func (b *blocked) list() []Blocked {
@@ -29,7 +31,7 @@ func (b *blocked) list() []Blocked {
 	defer b.mutex.Unlock()
 	list := make([]Blocked, 0, len(b.reasons))
 	for at, reason := range b.reasons {
-		list = append(list, Blocked{at.topic, at.partition, reason.Error()})
+		list = append(list, Blocked{at, reason.Error()})
 	}
 	slices.SortFunc(list, func(x, y Blocked) int {
 		return cmp.Or(cmp.Compare(x.Topic, y.Topic), cmp.Compare(x.Partition, y.Partition))
@@ -40,56 +42,56 @@ func (b *blocked) list() []Blocked {
 func (b *blocked) clear() {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	b.reasons = map[target]error{}
+	b.reasons = map[kafka.Target]*refusal{}
 }
 
 // add returns how many there are then.
-func (b *blocked) add(topic string, partition int, reason error) int {
+func (b *blocked) add(at kafka.Target, reason *refusal) int {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	b.reasons[target{topic, partition}] = reason
+	b.reasons[at] = reason
 	return len(b.reasons)
 }
 
-func (b *blocked) remove(topic string, partition int) {
+func (b *blocked) remove(at kafka.Target) {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	delete(b.reasons, target{topic, partition})
+	delete(b.reasons, at)
 }
 
-func (b *blocked) places() []target {
+func (b *blocked) all() map[kafka.Target]*refusal {
 	b.mutex.Lock()
 	defer b.mutex.Unlock()
-	return slices.Collect(maps.Keys(b.reasons))
+	return maps.Clone(b.reasons)
 }
 
-// block notes that the flow's partition does not begin. A worker all of whose partitions are
-// blocked leaves the group: Kafka takes offsets from an operator only while it has no members.
-func (f *flow) block(reason error) {
-	if f.consumer.blocked.add(f.topic, f.partition, reason) == f.siblings {
-		f.leave()
+// block notes that a partition does not go on. A worker all of whose partitions are blocked leaves the group: Kafka
+// takes offsets from an operator only while it has no members.
+func (c *Consumer) block(a *assignment, reason *refusal) {
+	if c.blocked.add(a.Target, reason) == a.generation.Partitions() {
+		a.generation.End(errAllBlocked)
 	}
 }
 
-// stayOut waits outside of the group until none of the partitions is blocked any more, or ctx
-// ends.
+// stayOut waits outside of the group until none of the partitions is blocked any more, or ctx ends.
 func (c *Consumer) stayOut(ctx context.Context) {
-	places := c.blocked.places()
-	c.logger.Error("out of the group until its offsets are set: no partition of this worker can begin", "group", c.options.Group, "partitions", len(places))
-	for try := 0; pause(ctx, try); try++ {
-		for _, at := range places {
-			_, err := c.survey(ctx, at.topic, at.partition, "")
+	c.logger.Error("out of the group until its offsets are set: no partition of this worker can go on", "group", c.options.Group, "partitions", len(c.blocked.all()))
+	for try := 0; ctx.Err() == nil; try++ {
+		retry.Pause(ctx, patience, try)
+		for at, reason := range c.blocked.all() {
+			b, err := c.survey(ctx, at, "")
+			refused := asRefusal(err)
 			switch {
-			case err == nil:
-				c.blocked.remove(at.topic, at.partition)
-			case isRefusal(err):
-				c.blocked.add(at.topic, at.partition, err)
-			case ctx.Err() == nil:
+			case refused != nil:
+				c.blocked.add(at, refused)
+			case err == nil && (reason.offset < 0 || b.offset != reason.offset):
+				c.blocked.remove(at)
+			case err != nil && ctx.Err() == nil:
 				c.observer.Retried()
-				logRetry(c.logger, try, "cannot see whether a partition can begin, trying again", err, "topic", at.topic, "partition", at.partition)
+				retry.Log(c.logger, "cannot see whether a partition can go on, trying again", err, try, "topic", at.Topic, "partition", at.Partition)
 			}
 		}
-		if len(c.blocked.places()) == 0 {
+		if len(c.blocked.all()) == 0 {
 			return
 		}
 	}

@@ -4,40 +4,47 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	"tollgate/internal/kafka"
+	"tollgate/internal/retry"
 )
 
-// committer commits the offsets of a generation's flows, all that have come
-// together while the commit before was under way.
+// committer commits the offsets of a generation's partitions, all that have come together while the commit before
+// was under way.
 type committer struct {
-	member   *membership
-	logger   *slog.Logger
-	observer Observer
-	flows    sync.WaitGroup
+	generation *kafka.Generation
+	logger     *slog.Logger
+	observer   Observer
 
 	mutex  sync.Mutex
-	due    map[*flow]int64
+	due    map[kafka.Target]due
 	wakeUp chan struct{}
 }
 
-func newCommitter(member *membership, logger *slog.Logger, observer Observer) *committer {
+// due is what is to be committed of a partition.
+type due struct {
+	kafka.Commitment
+	progress *progress
+}
+
+func newCommitter(generation *kafka.Generation, logger *slog.Logger, observer Observer) *committer {
 	return &committer{
-		member: member, logger: logger, observer: observer,
-		due: map[*flow]int64{}, wakeUp: make(chan struct{}, 1),
+		generation: generation, logger: logger, observer: observer,
+		due: map[kafka.Target]due{}, wakeUp: make(chan struct{}, 1),
 	}
 }
 
-// commitEvery bounds the requests that committing takes. What is not committed is kept in the
-// ledger, and processed again after a crash.
+// commitEvery bounds the requests that committing takes. What is not committed is kept in the ledger, and processed
+// again after a crash.
 const commitEvery = 5 * time.Millisecond
 
-// note says that everything below the offset is published.
-func (c *committer) note(f *flow, offset int64) {
+// note says that everything below an offset of a partition is published.
+func (c *committer) note(a *assignment, commitment kafka.Commitment) {
 	c.mutex.Lock()
-	c.due[f] = offset
+	c.due[a.Target] = due{commitment, a.progress}
 	c.mutex.Unlock()
 	select {
 	case c.wakeUp <- struct{}{}:
@@ -45,72 +52,80 @@ func (c *committer) note(f *flow, offset int64) {
 	}
 }
 
-// run commits until the generation ends, and once more when its flows are done.
-func (c *committer) run(generation context.Context) {
-	for try := 0; ; {
+// run commits until all of the generation's partitions are done, and then once more. It ends the generation if it
+// can commit no more.
+func (c *committer) run(done <-chan struct{}) {
+	ctx := c.generation.Lost()
+	for {
 		select {
 		case <-c.wakeUp:
-		case <-generation.Done():
-			c.flows.Wait()
-			if err := c.commit(context.WithoutCancel(generation)); err != nil {
+		case <-done:
+			if err := c.commit(ctx); err != nil {
 				c.logger.Warn("cannot commit at the end of the generation; the records will be redelivered", "error", err)
 			}
 			return
 		}
-		err := c.commit(context.WithoutCancel(generation))
-		if err == nil {
-			try = 0
-			select { // what comes meanwhile is committed together
-			case <-time.After(commitEvery):
-			case <-generation.Done():
-			}
-			continue
+		if err := c.commitAtLast(ctx); err != nil {
+			c.logger.Warn("cannot commit", "error", err)
+			c.generation.End(err)
+			return
 		}
-		logRetry(c.logger, try, "cannot commit, trying again", err)
-		c.observer.Retried()
-		if errors.Is(err, ErrPartitionLost) || errors.Is(err, errUnanswered) {
-			return // ends the generation
-		}
-		pause(generation, try)
-		try++
-		select {
-		case c.wakeUp <- struct{}{}:
-		default:
+		select { // what comes meanwhile is committed together
+		case <-time.After(commitEvery):
+		case <-done:
 		}
 	}
 }
 
-func isFenced(err error) bool {
-	return errors.Is(err, kafka.IllegalGeneration) || errors.Is(err, kafka.UnknownMemberId) ||
-		errors.Is(err, kafka.FencedInstanceID) || errors.Is(err, kafka.GroupIdNotFound)
+// commitAtLast tries until it succeeds, or no further try is allowed.
+func (c *committer) commitAtLast(ctx context.Context) error {
+	policy := patience
+	policy.Failed = func(err error, before int) {
+		retry.Log(c.logger, "cannot commit, trying again", err, before)
+		c.observer.Retried()
+		c.fail(err)
+	}
+	return retry.Do(ctx, policy, func() error {
+		err := c.commit(ctx)
+		if errors.Is(err, ErrPartitionLost) || errors.Is(err, kafka.ErrUnanswered) {
+			return retry.Permanent(err)
+		}
+		return err
+	})
+}
+
+func (c *committer) fail(err error) {
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	for _, d := range c.due {
+		d.progress.fail(err)
+	}
 }
 
 // commit commits what is due. What failed stays due.
 func (c *committer) commit(ctx context.Context) error {
 	c.mutex.Lock()
-	due := c.due
-	c.due = map[*flow]int64{}
+	all := c.due
+	c.due = map[kafka.Target]due{}
 	c.mutex.Unlock()
-	if len(due) == 0 {
+	if len(all) == 0 {
 		return nil
 	}
-	offsets := commits{}
-	for f, offset := range due {
-		offsets[f.topic] = append(offsets[f.topic], kafkaCommit(f.partition, offset, f.mark))
+	offsets := make(map[kafka.Target]kafka.Commitment, len(all))
+	for at, d := range all {
+		offsets[at] = d.Commitment
 	}
-	err := c.member.commit(ctx, offsets)
+	err := c.generation.Commit(ctx, offsets)
 	if err == nil {
-		for f, offset := range due {
-			f.committed.Store(offset)
+		for _, d := range all {
+			d.progress.commit(d.Offset)
 		}
 		return nil
 	}
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	for f, offset := range due {
-		if _, newer := c.due[f]; !newer {
-			c.due[f] = offset
-		}
-	}
+	newer := c.due
+	c.due = all
+	maps.Copy(c.due, newer)
 	return err
 }

@@ -5,176 +5,250 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tollgate/internal/kafka"
+	"tollgate/internal/retry"
+)
+
+// Truncation is what to do if a log no longer has what was read from it.
+type Truncation string
+
+// A partition whose log was truncated stops until an operator has seen to it, or goes on at the end of what is left.
+const (
+	TruncationStops Truncation = "stop"
+	TruncationGoOn  Truncation = "end"
 )
 
 // Options are how a consumer works.
 type Options struct {
-	Group          string
-	Topics         []string
-	SessionTimeout time.Duration // after which a silent worker loses its partitions
-	BatchMax       int           // records decided together, fewer where there are many partitions
+	Group      string
+	InstanceID string // of a static member, "" for none
+	Rack       string // of this worker, to fetch from followers that are near
+	Topics     []string
+	// SessionTimeout is after how long a silent worker loses its partitions.
+	SessionTimeout time.Duration
+	BatchMax       int           // records decided together, fewer if there are many partitions
 	BatchLinger    time.Duration // how long a batch may wait to fill; 0: not at all
 	// ShutdownTimeout bounds the finishing of what is in hand when a generation ends.
 	ShutdownTimeout time.Duration
-	Refused         Refused
-	// ExactlyOnce publishes and commits in transactions, so that consumers that read only
-	// what is committed see everything once.
-	ExactlyOnce bool
-	// Lifetimes remembers in which lifetime of the group's offsets partitions were decided;
-	// nil where nothing lasts that decisions change.
+	Refused         kafka.Refused
+	// ExactlyOnce publishes and commits in transactions, so that consumers that read only what is committed see
+	// everything once.
+	ExactlyOnce  bool
+	OnTruncation Truncation
+	// Lifetimes remembers in which lifetime of the group's offsets partitions were decided; nil if nothing lasts
+	// that decisions change.
 	Lifetimes Lifetimes
 }
 
-// rebalanceTimeout is how long the group waits for its members to hand over.
-const rebalanceTimeout = 30 * time.Second
+// RebalanceTimeout is how long the group waits for its members to hand over (Kafka's max.poll.interval.ms is five
+// minutes; ours need no more than the shutdown timeout).
+const RebalanceTimeout = 60 * time.Second
 
-// MaxShutdownTimeout bounds Options.ShutdownTimeout: a worker must have let go of its
-// partitions while the group still waits for it.
-const MaxShutdownTimeout = rebalanceTimeout / 2
+// MaxShutdownTimeout bounds Options.ShutdownTimeout: a worker must have let go of its partitions while the group
+// still waits for it.
+const MaxShutdownTimeout = RebalanceTimeout / 2
 
-// What is in hand is bounded for the worker as a whole: of many partitions less is fetched
-// and decided at a time.
+// What is in hand is bounded for the worker as a whole: of many partitions less is decided at a time.
 const (
-	fetchAllBytes   = 16 << 20
-	fetchLeastBytes = 64 << 10
 	batchAll        = 16_000 // records
 	batchLeast      = 50
+	batchAllBytes   = 8 << 20
+	batchLeastBytes = 128 << 10
+	batchMostBytes  = 1 << 20
 )
 
 // Consumer consumes topics as a member of a group.
 type Consumer struct {
-	broker    Broker
+	broker    kafka.Broker
 	options   Options
 	decider   Decider
-	publisher *Publisher
+	publisher *kafka.Publisher
 	logger    *slog.Logger
 	observer  Observer
-	joined    atomic.Bool
+	fetcher   *kafka.Fetcher
 	cluster   string // its id
+	joined    atomic.Bool
 	blocked   blocked
+	watch     watch
 }
 
 // NewConsumer makes a consumer; Run makes it work.
-func NewConsumer(broker Broker, options Options, decider Decider, publisher *Publisher, logger *slog.Logger, observer Observer) *Consumer {
+func NewConsumer(broker kafka.Broker, options Options, decider Decider, publisher *kafka.Publisher, logger *slog.Logger, observer Observer) *Consumer {
 	options.ShutdownTimeout = min(options.ShutdownTimeout, MaxShutdownTimeout)
 	if options.Lifetimes == nil {
 		options.Lifetimes = forgetful{}
 	}
-	return &Consumer{broker: broker, options: options, decider: decider, publisher: publisher, logger: logger, observer: observer}
+	return &Consumer{
+		broker: broker, options: options, decider: decider, publisher: publisher, logger: logger, observer: observer,
+		fetcher: kafka.NewFetcher(broker, kafka.FetcherOptions{Rack: options.Rack, Retried: observer.Retried}, logger),
+	}
 }
 
-// Joined says whether the consumer is a member of its group, with its partitions
-// at work.
+// Joined says whether the consumer is a member of its group, with its partitions at work.
 func (c *Consumer) Joined() bool { return c.joined.Load() }
 
-// Run consumes until ctx ends; then it finishes what is in hand, commits it and
-// leaves the group. It fails where the group cannot be set up at all.
+var (
+	errAllBlocked = errors.New("none of the partitions can go on")
+	errStopping   = errors.New("the worker stops")
+)
+
+// Run consumes until ctx ends; then it finishes what is in hand, commits it and leaves the group.
 func (c *Consumer) Run(ctx context.Context) error {
 	if err := c.identify(ctx); err != nil {
 		return nil // ctx ended
 	}
-	for {
-		if err := c.takePart(ctx); err != nil || ctx.Err() != nil {
-			return err
-		}
-		c.stayOut(ctx)
-	}
-}
-
-// takePart consumes as a member of the group until ctx ends, or none of its partitions can begin.
-func (c *Consumer) takePart(ctx context.Context) error {
-	ctx, leave := context.WithCancel(ctx)
-	defer leave()
-	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: c.options.Group, Brokers: c.broker.Addresses, Dialer: c.broker.Dialer, Topics: c.options.Topics,
-		// Range gives partition n of every topic to the same worker.
-		GroupBalancers:        []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
-		HeartbeatInterval:     min(3*time.Second, c.options.SessionTimeout/3),
-		SessionTimeout:        c.options.SessionTimeout,
-		RebalanceTimeout:      rebalanceTimeout,
-		JoinGroupBackoff:      time.Second,
-		WatchPartitionChanges: true,
-		StartOffset:           kafka.FirstOffset,
-		Logger:                kafka.LoggerFunc(func(format string, args ...any) { c.logger.Debug(fmt.Sprintf(format, args...)) }),
-		ErrorLogger:           kafka.LoggerFunc(func(format string, args ...any) { c.logger.Warn(fmt.Sprintf(format, args...)) }),
-	})
-	if err != nil {
-		return fmt.Errorf("consumer group %s: %w", c.options.Group, err)
-	}
-	for try := 0; ; {
-		generation, err := group.Next(ctx)
-		switch {
-		case err == nil:
-			try = 0
-			c.begin(generation, leave)
-		case ctx.Err() != nil || errors.Is(err, kafka.ErrGroupClosed):
-			return group.Close()
-		default:
-			c.joined.Store(false)
-			logRetry(c.logger, try, "cannot join the group, trying again", err, "group", c.options.Group)
-			c.observer.Retried()
-			try++
+	fetching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var fetcher sync.WaitGroup
+	fetcher.Go(func() { c.fetcher.Run(fetching) })
+	defer fetcher.Wait()
+	defer stop()
+	for ctx.Err() == nil {
+		c.takePart(ctx)
+		if ctx.Err() == nil {
+			c.stayOut(ctx)
 		}
 	}
+	return nil
 }
 
 // identify reads the id of the cluster, trying until it succeeds or ctx ends.
 func (c *Consumer) identify(ctx context.Context) error {
-	for try := 0; ; try++ {
-		id, err := ClusterID(ctx, c.broker.Client)
-		if err == nil {
-			c.cluster = id
-			return nil
-		}
-		logRetry(c.logger, try, "cannot reach Kafka, trying again", err)
+	return retry.Do(ctx, c.policy("cannot reach Kafka, trying again"), func() (err error) {
+		c.cluster, err = c.broker.ClusterID(ctx)
+		return err
+	})
+}
+
+func (c *Consumer) policy(complaint string) retry.Policy {
+	policy := patience
+	policy.Failed = func(err error, before int) {
+		retry.Log(c.logger, complaint, err, before, "group", c.options.Group)
 		c.observer.Retried()
-		if !pause(ctx, try) {
-			return context.Cause(ctx)
+	}
+	return policy
+}
+
+// shortGeneration is what a generation lasts at least unless something is wrong.
+const shortGeneration = 30 * time.Second
+
+// takePart consumes as a member of the group until ctx ends, or none of its partitions can go on.
+func (c *Consumer) takePart(ctx context.Context) {
+	group := kafka.NewGroup(c.broker, kafka.GroupOptions{
+		Group: c.options.Group, InstanceID: c.options.InstanceID, Topics: c.options.Topics,
+		SessionTimeout: c.options.SessionTimeout, RebalanceTimeout: RebalanceTimeout,
+	}, c.logger)
+	defer func() {
+		if err := group.Leave(context.WithoutCancel(ctx)); err != nil {
+			c.logger.Warn("cannot leave the group; its partitions wait until the session is over", "error", err)
+		}
+	}()
+	for short := 0; ctx.Err() == nil; {
+		var generation *kafka.Generation
+		err := retry.Do(ctx, c.policy("cannot join the group, trying again"), func() (err error) {
+			generation, err = group.Join(ctx)
+			return err
+		})
+		if err != nil {
+			return // ctx ended
+		}
+		began := time.Now()
+		reason := c.serve(ctx, generation)
+		generation.Close()
+		c.logger.Info("the generation is over", "generation", generation.ID, "reason", reason)
+		switch {
+		case errors.Is(reason, errAllBlocked):
+			return
+		case time.Since(began) > shortGeneration || isGroupsReason(reason):
+			short = 0
+		default: // a generation that we end must not end others all the time
+			retry.Pause(ctx, patience, short)
+			short++
 		}
 	}
 }
 
-// begin starts a flow for every partition that the generation assigns.
-func (c *Consumer) begin(generation *kafka.Generation, leave func()) {
+// isGroupsReason says that the group has ended the generation, not we.
+func isGroupsReason(reason error) bool {
+	return errors.Is(reason, kafkago.RebalanceInProgress) || errors.Is(reason, errStopping)
+}
+
+// serve works on the partitions of a generation until it is over and they are handed over. It returns why.
+func (c *Consumer) serve(ctx context.Context, generation *kafka.Generation) (reason error) {
 	c.blocked.clear()
-	member := newMembership(c.broker.Client, generation, c.options.SessionTimeout)
-	commits := newCommitter(member, c.logger, c.observer)
-	partitions := 0
-	for _, assignments := range generation.Assignments {
-		partitions += len(assignments)
+	commits := newCommitter(generation, c.logger, c.observer)
+	flows := c.flows(generation, commits)
+	c.watch.begin(flows)
+	c.logger.Info("joined the group", "group", c.options.Group, "generation", generation.ID, "partitions", len(flows))
+	c.observer.Assigned(len(flows))
+	c.joined.Store(true)
+	defer func() {
+		c.joined.Store(false)
+		c.observer.Assigned(-1)
+	}()
+	defer context.AfterFunc(ctx, func() { generation.End(errStopping) })()
+	var working, beside sync.WaitGroup
+	done := make(chan struct{})
+	for _, f := range flows {
+		working.Go(func() {
+			if err := f.run(generation.Over()); err != nil {
+				f.logger.Warn("giving the partition up", "error", err)
+				generation.End(fmt.Errorf("%s: %w", f.assignment.Target, err))
+			}
+		})
 	}
-	for topic, assignments := range generation.Assignments {
-		for _, assigned := range assignments {
+	beside.Go(func() { commits.run(done) })
+	beside.Go(func() { c.watchLayouts(generation) })
+	beside.Go(func() { c.watchLag(generation.Over()) })
+	<-generation.Over().Done()
+	c.joined.Store(false)
+	working.Wait()
+	close(done)
+	beside.Wait()
+	return context.Cause(generation.Over())
+}
+
+// flows makes a flow for every partition that the generation assigns.
+func (c *Consumer) flows(generation *kafka.Generation, commits *committer) (flows []*flow) {
+	partitions := max(1, generation.Partitions())
+	for topic, ids := range generation.Assignments {
+		for _, id := range ids {
+			a := &assignment{
+				Target: kafka.Target{Topic: topic, Partition: id}, generation: generation, group: c.options.Group,
+				topicID: generation.Layouts[topic].ID, progress: newProgress(),
+			}
 			f := &flow{
-				consumer: c, topic: topic, partition: assigned.ID, generation: int(generation.ID), member: member,
-				fresh: newLifetimeID(), siblings: partitions, leave: leave,
+				assignment: a, consumer: c, decider: c.decider.Partition(topic, id),
 				batchMax:   min(max(batchAll/partitions, batchLeast), c.options.BatchMax),
-				fetchBytes: min(max(fetchAllBytes/partitions, fetchLeastBytes), FetchMaxBytes),
-				decider:    c.decider.Partition(topic, assigned.ID),
-				logger:     c.logger.With("topic", topic, "partition", assigned.ID, "generation", generation.ID),
+				batchBytes: min(max(batchAllBytes/partitions, batchLeastBytes), batchMostBytes),
+				logger:     c.logger.With("topic", topic, "partition", id, "generation", generation.ID),
 			}
-			if c.options.ExactlyOnce {
-				id := fmt.Sprintf("%s/%s/%d", c.options.Group, topic, assigned.ID)
-				f.delivery = &exactlyOnce{flow: f, id: id}
-			} else {
-				f.delivery = &atLeastOnce{flow: f, commits: commits}
-			}
-			commits.flows.Add(1)
-			generation.Start(func(ctx context.Context) {
-				defer commits.flows.Done()
-				f.run(ctx)
-			})
+			f.insist = insistence{a.progress, c.observer, f.logger}
+			f.delivery = c.delivery(f, commits)
+			flows = append(flows, f)
 		}
 	}
-	generation.Start(commits.run)
-	generation.Start(func(ctx context.Context) {
-		c.joined.Store(true)
-		<-ctx.Done()
-		c.joined.Store(false)
-	})
-	c.logger.Info("joined the group", "group", c.options.Group, "generation", generation.ID, "partitions", partitions)
+	slices.SortFunc(flows, func(a, b *flow) int { return compareTargets(a.assignment.Target, b.assignment.Target) })
+	return flows
+}
+
+func (c *Consumer) delivery(f *flow, commits *committer) delivery {
+	a := f.assignment
+	how := kafka.Delivery{Refused: c.options.Refused, Failed: a.progress.fail}
+	if c.options.ExactlyOnce {
+		return &exactlyOnce{
+			assignment: a, broker: c.broker, how: how, insist: f.insist, logger: f.logger,
+			transactions: c.publisher.Transactions(fmt.Sprintf("%s/%s/%d", a.group, a.Topic, a.Partition)),
+		}
+	}
+	how.Confirm = func(ctx context.Context) error {
+		return f.insist.on(ctx, "cannot confirm the membership, trying again", func() error { return a.generation.Confirm(ctx) })
+	}
+	return &atLeastOnce{assignment: a, publisher: c.publisher, how: how, commits: commits}
 }

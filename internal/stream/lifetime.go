@@ -1,16 +1,20 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
 	"strings"
+
+	"tollgate/internal/kafka"
 )
 
-// Place is a partition of a topic of a Kafka cluster.
+// Place is a partition of a topic of a Kafka cluster. A topic that is deleted and made again has another id; it is
+// "" if the cluster gives none.
 type Place struct {
-	Cluster, Topic string
-	Partition      int
+	Cluster, Topic, TopicID string
+	Partition               int
 }
 
 // Lifetime is a time within which the committed offset of a group's partition only moves
@@ -44,38 +48,45 @@ func (forgetful) Succeed(_ context.Context, _ Place, next Lifetime, _ string) (L
 // It names the lifetime before, so that a crash between the first commit of a lifetime and
 // Lifetimes.Succeed can be told from a lifetime that another one has succeeded since.
 type mark struct {
-	id     string
-	before string // "" for none
+	id      string
+	before  string // "" for none
+	topicID kafka.TopicID
 }
 
 const (
-	markFormat   = "tollgate/1"
-	markNothing  = "-" // before, where there is none
+	markFormat   = "tollgate/2"
+	markNothing  = "-" // for what there is none of
 	lifetimeSize = 12  // characters of five bits
 )
 
 func newLifetimeID() string { return rand.Text()[:lifetimeSize] }
 
-// metadata is the text to commit along with an offset. The offset is part of it: a tool that
-// sets the offset and keeps the metadata must not pass for us.
+// metadata is the text to commit along with an offset. The offset is part of it: a tool that sets the offset and
+// keeps the metadata must not pass for us.
 func (m mark) metadata(offset int64) string {
-	before := m.before
-	if before == "" {
-		before = markNothing
-	}
-	return fmt.Sprintf("%s %s %s %d", markFormat, m.id, before, offset)
+	return fmt.Sprintf("%s %s %s %s %d", markFormat, m.id, cmp.Or(m.before, markNothing), cmp.Or(m.topicID.String(), markNothing), offset)
 }
 
-// readMark reads the metadata of a committed offset; ours is false where somebody else has
-// committed it.
+// readMark reads the metadata of a committed offset; ours is false if somebody else has committed it.
 func readMark(metadata string, offset int64) (m mark, ours bool) {
 	fields := strings.Fields(metadata)
-	if len(fields) != 4 {
+	if len(fields) != 5 {
 		return mark{}, false
 	}
-	m = mark{fields[1], fields[2]}
-	if m.before == markNothing {
-		m.before = ""
+	m.id = fields[1]
+	if fields[2] != markNothing {
+		m.before = fields[2]
+	}
+	if fields[3] != markNothing {
+		var err error
+		if m.topicID, err = kafka.ParseTopicID(fields[3]); err != nil {
+			return mark{}, false
+		}
 	}
 	return m, m.metadata(offset) == metadata
+}
+
+// isOfAnother says that the offset is one of another topic of that name.
+func (m mark) isOfAnother(id kafka.TopicID) bool {
+	return m.topicID != kafka.TopicID{} && id != kafka.TopicID{} && m.topicID != id
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/servertest"
 	"tollgate/internal/stream"
@@ -100,13 +100,13 @@ func (s *setting) awaitBlocked(e *echo, n int, words ...string) {
 }
 
 // committed is what the group has committed of the input.
-func (s *setting) committed() (all [partitions]kafka.OffsetFetchPartition) {
+func (s *setting) committed() (all [partitions]kafkago.OffsetFetchPartition) {
 	s.Helper()
-	response, err := s.broker.Client.OffsetFetch(s.Context(), &kafka.OffsetFetchRequest{GroupID: s.group, Topics: map[string][]int{s.in: {0, 1, 2}}})
+	response, err := s.broker.Client.OffsetFetch(s.Context(), &kafkago.OffsetFetchRequest{GroupID: s.group, Topics: map[string][]int{s.in: {0, 1, 2}}})
 	if err != nil {
 		s.Fatal(err)
 	}
-	if response.Error != nil && !errors.Is(response.Error, kafka.GroupIdNotFound) {
+	if response.Error != nil && !errors.Is(response.Error, kafkago.GroupIdNotFound) {
 		s.Fatal(response.Error)
 	}
 	for _, p := range response.Topics[s.in] {
@@ -123,8 +123,8 @@ func (s *setting) setOffsets(offsetOf func(partition int) int64) {
 	s.Helper()
 	for partition := range partitions {
 		s.eventually("the offsets are set", func() bool {
-			err := stream.Commit(s.Context(), s.broker.Client, s.group, s.in, partition, offsetOf(partition))
-			if err != nil && !errors.Is(err, kafka.UnknownMemberId) && !errors.Is(err, kafka.RebalanceInProgress) {
+			err := s.broker.Commit(s.Context(), s.group, s.in, partition, offsetOf(partition))
+			if err != nil && !errors.Is(err, kafkago.UnknownMemberId) && !errors.Is(err, kafkago.RebalanceInProgress) {
 				s.Fatal(err)
 			}
 			return err == nil
@@ -134,7 +134,7 @@ func (s *setting) setOffsets(offsetOf func(partition int) int64) {
 
 func (s *setting) end(partition int) int64 {
 	s.Helper()
-	end, err := stream.LastOffset(s.Context(), s.broker.Client, s.in, partition)
+	end, err := s.broker.LastOffset(s.Context(), s.in, partition)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -144,12 +144,12 @@ func (s *setting) end(partition int) int64 {
 func (s *setting) deleteGroup() {
 	s.Helper()
 	s.eventually("the group is deleted", func() bool { // once its last member has left
-		response, err := s.broker.Client.DeleteGroups(s.Context(), &kafka.DeleteGroupsRequest{GroupIDs: []string{s.group}})
+		response, err := s.broker.Client.DeleteGroups(s.Context(), &kafkago.DeleteGroupsRequest{GroupIDs: []string{s.group}})
 		if err != nil {
 			s.Fatal(err)
 		}
 		err = response.Errors[s.group]
-		if err != nil && !errors.Is(err, kafka.NonEmptyGroup) {
+		if err != nil && !errors.Is(err, kafkago.NonEmptyGroup) {
 			s.Fatal(err)
 		}
 		return err == nil
@@ -266,7 +266,7 @@ func onePartitionThatWaits(s *setting) {
 	s.work(0, 300)
 	before := s.committed()
 	s.eventually("an offset is deleted", func() bool {
-		response, err := s.broker.Client.OffsetDelete(s.Context(), &kafka.OffsetDeleteRequest{GroupID: s.group, Topics: map[string][]int{s.in: {1}}})
+		response, err := s.broker.Client.OffsetDelete(s.Context(), &kafkago.OffsetDeleteRequest{GroupID: s.group, Topics: map[string][]int{s.in: {1}}})
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -282,7 +282,7 @@ func onePartitionThatWaits(s *setting) {
 	}
 	stop()
 	s.eventually("the offset is set", func() bool {
-		return stream.Commit(s.Context(), s.broker.Client, s.group, s.in, 1, before[1].CommittedOffset) == nil
+		return s.broker.Commit(s.Context(), s.group, s.in, 1, before[1].CommittedOffset) == nil
 	})
 	third, _ := s.consumer()
 	third.await(s.T, 300-int(others))
@@ -311,13 +311,13 @@ func whatWasSetBackIsDecidedAnew(s *setting) {
 func TestAToolThatKeepsTheMetadataEndsTheLifetime(t *testing.T) {
 	s := newSetting(t)
 	first := s.work(0, 100)
-	request := &kafka.OffsetCommitRequest{GroupID: s.group, GenerationID: -1, Topics: map[string][]kafka.OffsetCommit{}}
+	request := &kafkago.OffsetCommitRequest{GroupID: s.group, GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{}}
 	for partition, p := range s.committed() {
-		request.Topics[s.in] = append(request.Topics[s.in], kafka.OffsetCommit{Partition: partition, Metadata: p.Metadata})
+		request.Topics[s.in] = append(request.Topics[s.in], kafkago.OffsetCommit{Partition: partition, Metadata: p.Metadata})
 	}
 	s.eventually("the offsets are set", func() bool {
 		response, err := s.broker.Client.OffsetCommit(t.Context(), request)
-		return err == nil && !slices.ContainsFunc(response.Topics[s.in], func(p kafka.OffsetCommitPartition) bool { return p.Error != nil })
+		return err == nil && !slices.ContainsFunc(response.Topics[s.in], func(p kafkago.OffsetCommitPartition) bool { return p.Error != nil })
 	})
 	second, stop := s.consumer()
 	second.await(t, 100)
@@ -396,9 +396,9 @@ func TestKafkaGoTellsWhatACommitCameTo(t *testing.T) {
 	const metadata = "what a tool may write: äöü"
 	commit := func(topic string, partition, generation int, member, metadata string) error {
 		t.Helper()
-		response, err := s.broker.Client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+		response, err := s.broker.Client.OffsetCommit(t.Context(), &kafkago.OffsetCommitRequest{
 			GroupID: s.group, GenerationID: generation, MemberID: member,
-			Topics: map[string][]kafka.OffsetCommit{topic: {{Partition: partition, Offset: 7, Metadata: metadata}}},
+			Topics: map[string][]kafkago.OffsetCommit{topic: {{Partition: partition, Offset: 7, Metadata: metadata}}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -420,11 +420,11 @@ func TestKafkaGoTellsWhatACommitCameTo(t *testing.T) {
 		want       []error
 	}
 	faults := map[string]fault{
-		"a member that there is not": {s.in, 1, 5, "nobody", "stranger", []error{kafka.UnknownMemberId, kafka.IllegalGeneration}},
-		"a topic that there is not":  {servertest.Unique("none"), 0, -1, "", "", []error{kafka.UnknownTopicOrPartition}},
+		"a member that there is not": {s.in, 1, 5, "nobody", "stranger", []error{kafkago.UnknownMemberId, kafkago.IllegalGeneration}},
+		"a topic that there is not":  {servertest.Unique("none"), 0, -1, "", "", []error{kafkago.UnknownTopicOrPartition}},
 	}
 	if os.Getenv(servertest.EnvKafka) != "" { // the embedded one takes any
-		faults["too much metadata"] = fault{s.in, 1, -1, "", strings.Repeat("m", 5000), []error{kafka.OffsetMetadataTooLarge}}
+		faults["too much metadata"] = fault{s.in, 1, -1, "", strings.Repeat("m", 5000), []error{kafkago.OffsetMetadataTooLarge}}
 	}
 	for name, c := range faults {
 		err := commit(c.topic, c.partition, c.generation, c.member, c.metadata)

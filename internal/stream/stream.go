@@ -1,17 +1,13 @@
-// Package stream moves records: it consumes topics as a group, one ordered flow
-// per assigned partition, hands batches to a Decider, publishes what that makes
-// of them, and commits what was published. It knows nothing of balances.
+// Package stream keeps the guarantees: it consumes topics as a member of a group, one ordered flow per assigned
+// partition, hands batches to a Decider, publishes what that makes of them, and commits what was published. It
+// speaks to Kafka through package kafka, and knows nothing of balances.
 package stream
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	"tollgate/internal/kafka"
 )
 
 // Batch is a run of records of one partition, in order.
@@ -23,90 +19,79 @@ type Batch struct {
 	Generation int    // of the consumer group, within the lifetime
 	Committed  int64  // offset up to which the partition is known to be committed
 	Records    []kafka.Message
+	// Next is the offset behind the batch. It may be further than behind the last record: there may be others
+	// that were compacted away, or mark the ends of transactions.
+	Next int64
+	// Whole says that all records must be decided at once: none may be held back.
+	Whole bool
+
+	epoch int32 // of the leader that the last record came from
 }
 
-// next is the offset behind the batch.
-func (b *Batch) next() int64 { return b.Records[len(b.Records)-1].Offset + 1 }
+// Decision is what a decider made of a batch.
+type Decision struct {
+	// Records are to be published, in this order within a customer. A partition of kafka.AnyPartition leaves the
+	// choice to the key.
+	Records []kafka.Message
+	// Next is the offset below which every record of the partition is decided: what may be committed. It is
+	// Batch.Next unless records are held back.
+	Next int64
+}
 
 // Decider decides the records of the partitions that are assigned.
 type Decider interface {
 	Partition(topic string, partition int) PartitionDecider
 }
 
-// PartitionDecider decides the records of a partition, for as long as it is assigned. Its
-// methods are called one at a time.
+// PartitionDecider decides the records of a partition, for as long as it is assigned. Its methods are called one
+// at a time.
 type PartitionDecider interface {
-	// Decide makes the records to publish out of the records of a batch, one batch after
-	// the other. A partition of -1 in a record to publish leaves the choice to its key.
+	// Decide decides the records of a batch, one batch after the other. Records whose decision has to wait may be
+	// held back, unless the batch is to be decided as a Whole: the decider keeps them, decides later ones of other
+	// customers, and goes on with them at a later call. A batch without records asks for no more than that.
 	//
-	// It returns ErrPartitionLost where it learns that another worker has taken the
-	// partition over, and any other error only when ctx ends; the batch is then
-	// neither published nor committed.
-	Decide(ctx context.Context, batch Batch) ([]kafka.Message, error)
-	// Rest is called while nothing waits to be decided, with the offset up to which the
-	// partition is committed. It should take no longer than a batch, and returns whether
-	// it wants to be called again before the next one.
+	// It returns ErrPartitionLost if it learns that another worker has taken the partition over, and any other
+	// error only when ctx ends; the batch is then neither published nor committed.
+	Decide(ctx context.Context, batch Batch) (Decision, error)
+	// Rest is called while nothing waits to be decided, with the offset up to which the partition is committed.
+	// It should take no longer than a batch, and returns whether it wants to be called again before the next one.
 	Rest(ctx context.Context, committed int64) (again bool)
 }
 
 // ErrPartitionLost says that another worker owns the partition by now.
-var ErrPartitionLost = errors.New("the partition has another owner")
+var ErrPartitionLost = kafka.ErrFenced
 
-// Observer is told what happens, for metrics. All methods may be called
-// concurrently.
+// Observer is told what happens, for metrics. All methods may be called concurrently.
 type Observer interface {
-	// Fetched reports how many records a partition is behind its end.
-	Fetched(topic string, partition int, lag int64)
+	// Assigned reports how many partitions the worker has from now on: -1 while it is no member of the group.
+	Assigned(partitions int)
+	// Lagging reports how far the committed offset of a partition is behind the end of its log, and how old the
+	// first record is that is not committed; 0 if there is none.
+	Lagging(topic string, partition int, records int64, oldest time.Duration)
 	// Dropped reports that a partition is no longer this worker's.
 	Dropped(topic string, partition int)
-	// Published reports records acknowledged and how long that took.
-	Published(topic string, records int, took time.Duration)
+	// Skipped reports records that nobody will ever decide: they were deleted before they were read.
+	Skipped(topic string, partition int, records int64)
+	// InHand reports that the records that are being decided or published are so many more, or fewer.
+	InHand(more int)
 	// Settled reports that all that a batch led to is acknowledged.
 	Settled(batch Batch)
 	// Retried reports another try.
 	Retried()
 }
 
-// Broker is the Kafka cluster, as kafka-go's clients need it.
-type Broker struct {
-	Addresses []string
-	Client    *kafka.Client
-	Dialer    *kafka.Dialer // for the consumer group, which brings its own connections
+// assignment is a partition that this worker has in a generation.
+type assignment struct {
+	kafka.Target
+	generation *kafka.Generation
+	group      string
+	topicID    kafka.TopicID
+	mark       mark // of the lifetime, once it has begun
+	progress   *progress
 }
 
-// ClusterID is the id that a Kafka cluster was given when it was made.
-func ClusterID(ctx context.Context, client *kafka.Client) (string, error) {
-	metadata, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{}})
-	if err != nil {
-		return "", fmt.Errorf("read the cluster's id: %w", err)
-	}
-	return metadata.ClusterID, nil
+// commitment is what to commit once everything below an offset is published. The epoch is that of the record
+// before it, -1 if it is not known.
+func (a *assignment) commitment(offset int64, epoch int32) kafka.Commitment {
+	return kafka.Commitment{Offset: offset, Epoch: epoch, Metadata: a.mark.metadata(offset)}
 }
-
-const (
-	firstPause = 50 * time.Millisecond
-	longPause  = 5 * time.Second
-)
-
-// pause waits before try n (from 0), longer each time and never quite as long as
-// the others wait. It returns false where ctx ended.
-func pause(ctx context.Context, try int) bool {
-	wait := min(firstPause<<min(try, 10), longPause)
-	wait = wait/2 + rand.N(wait/2+1)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(wait):
-		return true
-	}
-}
-
-// logRetry tells of the first failure and then, ever less often, that it goes on.
-func logRetry(logger *slog.Logger, try int, message string, err error, args ...any) {
-	if rarely(try) {
-		logger.Warn(message, append(args, "error", err, "try", try+1)...)
-	}
-}
-
-// rarely picks tries ever less often: 0, 1, 2, 4, 8, …
-func rarely(try int) bool { return try&(try-1) == 0 }

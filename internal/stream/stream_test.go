@@ -11,9 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tollgate/internal/kafka"
 	"tollgate/internal/servertest"
 	"tollgate/internal/stream"
 )
@@ -33,6 +34,7 @@ type echo struct {
 	mutex   sync.Mutex
 	seen    []kafka.Message
 	settled int
+	inHand  int
 	changed chan struct{}
 	lost    bool // answer that the partition is lost
 	// lifetimes are those of the batches, by partition, one after the other.
@@ -42,7 +44,7 @@ type echo struct {
 func (e *echo) Partition(string, int) stream.PartitionDecider { return e }
 func (e *echo) Rest(context.Context, int64) bool              { return false }
 
-func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
+func (e *echo) Decide(_ context.Context, batch stream.Batch) (stream.Decision, error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	if known := e.lifetimes[batch.Partition]; len(known) == 0 || known[len(known)-1] != batch.Lifetime {
@@ -50,20 +52,26 @@ func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, e
 	}
 	if e.lost {
 		e.lost = false
-		return nil, stream.ErrPartitionLost
+		return stream.Decision{}, stream.ErrPartitionLost
 	}
 	var out []kafka.Message
 	for _, record := range batch.Records {
 		e.seen = append(e.seen, record)
 		out = append(out, kafka.Message{Topic: e.out, Partition: -1, Key: record.Key, Value: record.Value, Headers: record.Headers})
 	}
-	return out, nil
+	return stream.Decision{Records: out, Next: batch.Next}, nil
 }
 
-func (e *echo) Fetched(string, int, int64)           {}
-func (e *echo) Dropped(string, int)                  {}
-func (e *echo) Published(string, int, time.Duration) {}
-func (e *echo) Retried()                             {}
+func (e *echo) Assigned(int)                              {}
+func (e *echo) Lagging(string, int, int64, time.Duration) {}
+func (e *echo) Dropped(string, int)                       {}
+func (e *echo) Skipped(string, int, int64)                {}
+func (e *echo) Retried()                                  {}
+func (e *echo) InHand(more int) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.inHand += more
+}
 func (e *echo) Settled(batch stream.Batch) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
@@ -93,10 +101,10 @@ func (e *echo) await(t *testing.T, settled int) {
 // setting is an input and an output topic with a group of consumers in between.
 type setting struct {
 	*testing.T
-	broker    stream.Broker
+	broker    kafka.Broker
 	in, out   string
 	group     string
-	publisher *stream.Publisher
+	publisher *kafka.Publisher
 	// exactlyOnce is how consumers deliver.
 	exactlyOnce bool
 	register    *register
@@ -115,21 +123,25 @@ func eachDelivery(t *testing.T, test func(s *setting)) {
 
 func newSetting(t *testing.T) *setting { return settingOn(t, servertest.Broker(t)) }
 
-func settingOn(t *testing.T, broker stream.Broker) *setting {
+func settingOn(t *testing.T, broker kafka.Broker) *setting {
 	name := servertest.Unique("stream")
 	s := &setting{T: t, broker: broker, in: name + ".in", out: name + ".out", group: name, register: newRegister()}
 	servertest.CreateTopics(t, s.broker, partitions, s.in, s.out)
-	s.publisher = stream.NewPublisher(s.broker, servertest.Logger(t), &echo{})
+	s.publisher = kafka.NewPublisher(s.broker, kafka.PublisherOptions{}, servertest.Logger(t))
 	return s
 }
 
 // replace writes a short record in the place of a large one.
-func replace(record kafka.Message, _ error) []kafka.Message {
+func replace(record kafka.Message, err error) ([]kafka.Message, bool) {
+	if kafka.IsTopicRefused(err) {
+		return nil, false
+	}
 	record.Value = record.Value[:6]
-	return []kafka.Message{record}
+	return []kafka.Message{record}, true
 }
 
-func refuseNothing(kafka.Message, error) []kafka.Message { return nil }
+// plainly has no record replaced.
+var plainly = kafka.Delivery{Refused: func(kafka.Message, error) ([]kafka.Message, bool) { return nil, true }}
 
 // consumer starts a member of the group; stop ends it and waits.
 func (s *setting) consumer() (e *echo, stop func()) {
@@ -159,7 +171,7 @@ func (s *setting) send(from, to int) {
 	for i := from; i < to; i++ {
 		records = append(records, kafka.Message{Topic: s.in, Partition: -1, Key: fmt.Appendf(nil, "key-%d", i%10), Value: fmt.Appendf(nil, "%06d", i)})
 	}
-	if err := s.publisher.Publish(s.Context(), records, refuseNothing); err != nil {
+	if err := s.publisher.Publish(s.Context(), records, plainly); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -228,8 +240,8 @@ func TestAPartitionThatIsAddedIsConsumed(t *testing.T) {
 	s.send(0, 100)
 	e, _ := s.consumer()
 	e.await(t, 100)
-	response, err := s.broker.Client.CreatePartitions(t.Context(), &kafka.CreatePartitionsRequest{
-		Topics: []kafka.TopicPartitionsConfig{{Name: s.in, Count: partitions + 1}},
+	response, err := s.broker.Client.CreatePartitions(t.Context(), &kafkago.CreatePartitionsRequest{
+		Topics: []kafkago.TopicPartitionsConfig{{Name: s.in, Count: partitions + 1}},
 	})
 	if err == nil {
 		err = response.Errors[s.in]
@@ -238,8 +250,8 @@ func TestAPartitionThatIsAddedIsConsumed(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A client of its own: the other knows the topic as it was.
-	late := stream.NewPublisher(servertest.BrokerAt(t, s.broker.Addresses[0]), servertest.Logger(t), &echo{})
-	if err := late.Publish(t.Context(), []kafka.Message{{Topic: s.in, Partition: partitions, Key: []byte("late"), Value: []byte("000100")}}, refuseNothing); err != nil {
+	late := kafka.NewPublisher(servertest.BrokerAt(t, s.broker.Addresses[0]), kafka.PublisherOptions{}, servertest.Logger(t))
+	if err := late.Publish(t.Context(), []kafka.Message{{Topic: s.in, Partition: partitions, Key: []byte("late"), Value: []byte("000100")}}, plainly); err != nil {
 		t.Fatal(err)
 	}
 	e.await(t, 101)
@@ -400,12 +412,12 @@ func TestARecordTooLargeForTheBrokerIsReplaced(t *testing.T) {
 	large := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: make([]byte, 2<<20)}
 	small := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: []byte("small")}
 	var refused error
-	err := s.publisher.Publish(t.Context(), []kafka.Message{small, large, small}, func(record kafka.Message, err error) []kafka.Message {
+	err := s.publisher.Publish(t.Context(), []kafka.Message{small, large, small}, kafka.Delivery{Refused: func(record kafka.Message, err error) ([]kafka.Message, bool) {
 		refused = err
 		record.Value = []byte("replacement")
-		return []kafka.Message{record}
-	})
-	if err != nil || !errors.Is(refused, kafka.MessageSizeTooLarge) {
+		return []kafka.Message{record}, true
+	}})
+	if err != nil || !errors.Is(refused, kafkago.MessageSizeTooLarge) {
 		t.Fatalf("got %v, refused %v", err, refused)
 	}
 	if got := s.valuesByKey()["key-0"]; !slices.Equal(got, []string{"small", "replacement", "small"}) {
@@ -421,7 +433,7 @@ func TestThePartitionerAgreesWithJavas(t *testing.T) {
 		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "a-little-bit-longer-string": -1486304829,
 		"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971, "abc": 479470107,
 	} {
-		if err := s.publisher.Publish(t.Context(), []kafka.Message{{Topic: s.out, Partition: -1, Key: []byte(key), Value: []byte(key)}}, refuseNothing); err != nil {
+		if err := s.publisher.Publish(t.Context(), []kafka.Message{{Topic: s.out, Partition: -1, Key: []byte(key), Value: []byte(key)}}, plainly); err != nil {
 			t.Fatal(err)
 		}
 		records, err := servertest.NewDrain(t, s.broker, s.out).Next(t.Context())

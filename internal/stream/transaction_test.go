@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"tollgate/internal/kafka"
 	"tollgate/internal/servertest"
-	"tollgate/internal/stream"
 )
 
 func newExactlyOnce(t *testing.T) *setting {
@@ -77,11 +77,11 @@ func TestAFencedSessionBeginsAnotherAndRepeatsNothing(t *testing.T) {
 func TestARecordTooLargeIsReplacedWithinTheTransaction(t *testing.T) {
 	s := newExactlyOnce(t)
 	// The input takes what the output does not.
-	response, err := s.broker.Client.IncrementalAlterConfigs(t.Context(), &kafka.IncrementalAlterConfigsRequest{
-		Resources: []kafka.IncrementalAlterConfigsRequestResource{{
-			ResourceType: kafka.ResourceTypeTopic, ResourceName: s.out,
-			Configs: []kafka.IncrementalAlterConfigsRequestConfig{{
-				Name: "max.message.bytes", Value: "1000", ConfigOperation: kafka.ConfigOperationSet,
+	response, err := s.broker.Client.IncrementalAlterConfigs(t.Context(), &kafkago.IncrementalAlterConfigsRequest{
+		Resources: []kafkago.IncrementalAlterConfigsRequestResource{{
+			ResourceType: kafkago.ResourceTypeTopic, ResourceName: s.out,
+			Configs: []kafkago.IncrementalAlterConfigsRequestConfig{{
+				Name: "max.message.bytes", Value: "1000", ConfigOperation: kafkago.ConfigOperationSet,
 			}},
 		}},
 	})
@@ -96,7 +96,7 @@ func TestARecordTooLargeIsReplacedWithinTheTransaction(t *testing.T) {
 		}
 		records = append(records, kafka.Message{Topic: s.in, Partition: -1, Key: fmt.Appendf(nil, "key-%d", n%10), Value: value})
 	}
-	if err := s.publisher.Publish(t.Context(), records, refuseNothing); err != nil {
+	if err := s.publisher.Publish(t.Context(), records, plainly); err != nil {
 		t.Fatal(err)
 	}
 	e, _ := s.consumer()
@@ -115,7 +115,7 @@ func TestACommittedOffsetIsThatOfTheTransaction(t *testing.T) {
 	e, stop := s.consumer()
 	e.await(t, 100)
 	stop()
-	offsets, err := stream.Committed(t.Context(), s.broker.Client, s.group, s.in, []int{0, 1, 2})
+	offsets, err := s.broker.Committed(t.Context(), s.group, s.in, []int{0, 1, 2})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
-	"tollgate/internal/stream"
 )
 
 // shared is what scenes have in common: the Kafka of every fault that does not harm it,
@@ -63,7 +63,7 @@ func TestFaults(t *testing.T) {
 }
 
 // newScene makes topics and a scene on a Kafka; redisFlags say where Redis is.
-func newScene(t *testing.T, broker stream.Broker, redisFlags ...string) *scene {
+func newScene(t *testing.T, broker kafka.Broker, redisFlags ...string) *scene {
 	t.Helper()
 	s := &scene{
 		T: t, d: proctest.NewDeploymentOn(t, broker, append(redisFlags, fmt.Sprintf("--exactly-once=%t", shared.exactlyOnce))...),

@@ -10,13 +10,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/client"
+	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
-	"tollgate/internal/stream"
 )
 
 func TestMain(m *testing.M) {
@@ -72,7 +72,7 @@ func (s *scene) send(n int, name func(i int) string) {
 func (s *scene) written(topic string) (sum int64) {
 	s.Helper()
 	for partition := range proctest.Partitions {
-		end, err := stream.LastOffset(s.Context(), s.d.Broker.Client, topic, partition)
+		end, err := s.d.Broker.LastOffset(s.Context(), topic, partition)
 		if err != nil {
 			s.Fatal(err)
 		}
@@ -84,7 +84,7 @@ func (s *scene) written(topic string) (sum int64) {
 // committed is how many checks are answered for good.
 func (s *scene) committed() (sum int64) {
 	s.Helper()
-	offsets, err := stream.Committed(s.Context(), s.d.Broker.Client, s.d.Group, s.d.Topics.Checks, []int{0, 1, 2, 3})
+	offsets, err := s.d.Broker.Committed(s.Context(), s.d.Group, s.d.Topics.Checks, []int{0, 1, 2, 3})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestACustomerThatSendsMostOfTheTrafficDoesNotStopOthers(t *testing.T) {
 	s := newScene(t)
 	s.d.StartReady(t)
 	partitionOf := func(name string) int {
-		return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(name)}, 0, 1, 2, 3)
+		return kafkago.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(name)}, 0, 1, 2, 3)
 	}
 	quiet := "quiet"
 	for n := 0; partitionOf(quiet) == partitionOf("loud"); n++ {
@@ -189,7 +189,7 @@ func TestASlowBrokerSlowsTheReading(t *testing.T) {
 		names[i] = fmt.Sprintf("customer-%d", i)
 	}
 	s.grant(names...)
-	s.quota(workersClientID, kafka.AlterClientQuotaOps{Key: "producer_byte_rate", Value: bytesPerSecond})
+	s.quota(workersClientID, kafkago.AlterClientQuotaOps{Key: "producer_byte_rate", Value: bytesPerSecond})
 	s.send(checks, func(i int) string { return names[i%customers] })
 	most, inFlight, began := int64(0), 0.0, time.Now()
 	realtest.Until(t, "slowness", func() bool {
@@ -204,7 +204,7 @@ func TestASlowBrokerSlowsTheReading(t *testing.T) {
 		t.Errorf("not ready while Kafka is slow: %d", code)
 	}
 	t.Logf("%d of %d answered in %v, at the most %.0f in flight and %d MiB of memory", answered, checks, slowLongEnough, inFlight, most>>20)
-	s.quota(workersClientID, kafka.AlterClientQuotaOps{Key: "producer_byte_rate", Remove: true})
+	s.quota(workersClientID, kafkago.AlterClientQuotaOps{Key: "producer_byte_rate", Remove: true})
 	realtest.UntilWithin(t, patience, "the rest", func() bool { return s.written(s.d.Topics.CheckResults) >= checks })
 	if code := worker.Stop(t); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -224,10 +224,10 @@ func TestASlowBrokerSlowsTheReading(t *testing.T) {
 	}
 }
 
-func (s *scene) quota(clientID string, op kafka.AlterClientQuotaOps) {
+func (s *scene) quota(clientID string, op kafkago.AlterClientQuotaOps) {
 	s.Helper()
-	response, err := s.d.Broker.Client.AlterClientQuotas(s.Context(), &kafka.AlterClientQuotasRequest{Entries: []kafka.AlterClientQuotaEntry{{
-		Entities: []kafka.AlterClientQuotaEntity{{EntityType: "client-id", EntityName: clientID}}, Ops: []kafka.AlterClientQuotaOps{op},
+	response, err := s.d.Broker.Client.AlterClientQuotas(s.Context(), &kafkago.AlterClientQuotasRequest{Entries: []kafkago.AlterClientQuotaEntry{{
+		Entities: []kafkago.AlterClientQuotaEntity{{EntityType: "client-id", EntityName: clientID}}, Ops: []kafkago.AlterClientQuotaOps{op},
 	}}})
 	if err != nil || response.Entries[0].Error != nil {
 		s.Fatal(err, response)

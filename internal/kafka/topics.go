@@ -1,14 +1,12 @@
-package stream
+package kafka
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 )
 
 // Topic is a topic as it should be.
@@ -30,17 +28,17 @@ type TopicState struct {
 
 // CreateTopics creates those topics that do not exist, and says how those that
 // do differ.
-func CreateTopics(ctx context.Context, client *kafka.Client, topics []Topic) ([]TopicState, error) {
-	request := &kafka.CreateTopicsRequest{}
+func (b Broker) CreateTopics(ctx context.Context, topics []Topic) ([]TopicState, error) {
+	request := &kafkago.CreateTopicsRequest{}
 	for _, topic := range topics {
-		request.Topics = append(request.Topics, kafka.TopicConfig{
+		request.Topics = append(request.Topics, kafkago.TopicConfig{
 			Topic: topic.Name, NumPartitions: topic.Partitions, ReplicationFactor: topic.ReplicationFactor,
-			ConfigEntries: []kafka.ConfigEntry{
+			ConfigEntries: []kafkago.ConfigEntry{
 				{ConfigName: retentionConfig, ConfigValue: fmt.Sprint(topic.Retention.Milliseconds())},
 			},
 		})
 	}
-	response, err := client.CreateTopics(ctx, request)
+	response, err := b.Client.CreateTopics(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("create topics: %w", err)
 	}
@@ -50,8 +48,8 @@ func CreateTopics(ctx context.Context, client *kafka.Client, topics []Topic) ([]
 		switch err := response.Errors[topic.Name]; {
 		case err == nil:
 			states[i].Created = true
-		case errors.Is(err, kafka.TopicAlreadyExists):
-			if states[i].Differs, err = differences(ctx, client, topic); err != nil {
+		case errors.Is(err, kafkago.TopicAlreadyExists):
+			if states[i].Differs, err = b.differences(ctx, topic); err != nil {
 				return nil, err
 			}
 		default:
@@ -61,17 +59,17 @@ func CreateTopics(ctx context.Context, client *kafka.Client, topics []Topic) ([]
 	return states, nil
 }
 
-func differences(ctx context.Context, client *kafka.Client, want Topic) ([]string, error) {
+func (b Broker) differences(ctx context.Context, want Topic) ([]string, error) {
 	var differs []string
-	ids, err := Partitions(ctx, client, want.Name)
+	ids, err := b.Partitions(ctx, want.Name)
 	if err != nil {
 		return nil, err
 	}
 	if len(ids) != want.Partitions {
 		differs = append(differs, fmt.Sprintf("it has %d partitions, not %d", len(ids), want.Partitions))
 	}
-	response, err := client.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{Resources: []kafka.DescribeConfigRequestResource{{
-		ResourceType: kafka.ResourceTypeTopic, ResourceName: want.Name, ConfigNames: []string{retentionConfig},
+	response, err := b.Client.DescribeConfigs(ctx, &kafkago.DescribeConfigsRequest{Resources: []kafkago.DescribeConfigRequestResource{{
+		ResourceType: kafkago.ResourceTypeTopic, ResourceName: want.Name, ConfigNames: []string{retentionConfig},
 	}}})
 	if err != nil {
 		return nil, fmt.Errorf("describe topic %s: %w", want.Name, err)
@@ -87,31 +85,4 @@ func differences(ctx context.Context, client *kafka.Client, want Topic) ([]strin
 		}
 	}
 	return differs, nil
-}
-
-// MissingTopics lists those of the topics that do not exist.
-func MissingTopics(ctx context.Context, client *kafka.Client, topics []string) ([]string, error) {
-	metadata, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
-	if err != nil {
-		return nil, fmt.Errorf("read topics: %w", err)
-	}
-	var missing []string
-	for _, topic := range topics {
-		exists := slices.ContainsFunc(metadata.Topics, func(t kafka.Topic) bool {
-			return t.Name == topic && t.Error == nil && len(t.Partitions) > 0
-		})
-		if !exists {
-			missing = append(missing, topic)
-		}
-	}
-	return missing, nil
-}
-
-// Reachable says whether a broker answers; metadata would come from the client's
-// cache.
-func Reachable(ctx context.Context, broker Broker) error {
-	if _, err := broker.Client.ApiVersions(ctx, &kafka.ApiVersionsRequest{}); err != nil {
-		return fmt.Errorf("kafka at %s: %w", strings.Join(broker.Addresses, ","), err)
-	}
-	return nil
 }

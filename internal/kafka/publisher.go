@@ -1,0 +1,387 @@
+package kafka
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tollgate/internal/kafka/recordbatch"
+	"tollgate/internal/retry"
+)
+
+const (
+	// maxProduceBytes keeps a batch below the broker's default limit (message.max.bytes, 1 MiB), uncompressed.
+	maxProduceBytes = 900 << 10
+	recordOverhead  = 64
+	// topicPatience is how long a topic may refuse everything, as one does that is being made, before what was
+	// to go there goes elsewhere.
+	topicPatience = 5 * time.Second
+	// mostReplacements bounds how often a record is replaced by another that is refused as well.
+	mostReplacements = 3
+)
+
+// PublisherOptions are how a publisher publishes.
+type PublisherOptions struct {
+	Compression recordbatch.Compression
+	// Published is told of records that are acknowledged and how long that took. May be nil.
+	Published func(records []Message, took time.Duration)
+	// Retried is told of every further try. May be nil.
+	Retried func()
+}
+
+// Publisher writes records with acks=all, at once: no record waits for others to fill a batch. Its methods may be
+// called concurrently.
+//
+// Each publication has a session of its own with the brokers (an idempotent producer), so that a batch whose answer
+// was lost is written once however often it is sent. Sequence numbers must arrive in order, so a session has one
+// publication at a time; those that are free are used again.
+type Publisher struct {
+	broker   Broker
+	options  PublisherOptions
+	logger   *slog.Logger
+	balancer kafkago.Murmur2Balancer // agrees with the Java client's partitioner
+
+	refusing refusing
+
+	mutex sync.Mutex
+	free  []*session
+}
+
+// NewPublisher makes a publisher.
+func NewPublisher(broker Broker, options PublisherOptions, logger *slog.Logger) *Publisher {
+	if options.Published == nil {
+		options.Published = func([]Message, time.Duration) {}
+	}
+	if options.Retried == nil {
+		options.Retried = func() {}
+	}
+	return &Publisher{
+		broker: broker, options: options, logger: logger, refusing: refusing{topics: map[string]refusedSince{}},
+	}
+}
+
+// Refused says what to write in the place of a record that a broker will not take, and why it does not. It is asked
+// of single records that will never be taken, and of all records for a topic that takes none; ok is false if these
+// shall wait until it does.
+type Refused func(record Message, err error) (instead []Message, ok bool)
+
+// Delivery is how records are published.
+type Delivery struct {
+	Refused Refused
+	// Confirm is called before each try, and fails if there must be none. May be nil.
+	Confirm func(ctx context.Context) error
+	// Failed is told why a try failed that is followed by another. May be nil.
+	Failed func(err error)
+}
+
+// Publish writes the records and returns when all are acknowledged. Within a partition they keep their order, also
+// over retries. It tries until it succeeds, Confirm fails or ctx ends.
+func (p *Publisher) Publish(ctx context.Context, records []Message, how Delivery) error {
+	s := p.session()
+	w := publication{Publisher: p, Delivery: how, write: s.write, insist: true}
+	err := w.publish(ctx, records)
+	if err == nil { // else a batch of the session may be under way still
+		p.release(s)
+	}
+	return err
+}
+
+func (p *Publisher) session() *session {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	if n := len(p.free); n > 0 {
+		s := p.free[n-1]
+		p.free = p.free[:n-1]
+		return s
+	}
+	return &session{publisher: p}
+}
+
+func (p *Publisher) release(s *session) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	p.free = append(p.free, s)
+}
+
+// publication is records on their way.
+type publication struct {
+	*Publisher
+	Delivery
+	// write writes a batch for each of the partitions and says what went wrong with which.
+	write    func(ctx context.Context, batches map[Target][]Message) map[Target]error
+	insist   bool // try until it succeeds
+	replaced int  // how often what is written now was put in another record's place
+}
+
+// publish writes what goes to each partition, in order, in batches of bounded size.
+func (w *publication) publish(ctx context.Context, records []Message) error {
+	rest, limits := map[Target][]Message{}, map[Target]int{}
+	for failures := 0; len(records) > 0 || len(rest) > 0; {
+		instead := w.giveUp(&records, rest)
+		var unrouted error
+		records, unrouted = w.route(ctx, records, rest)
+		if err := w.confirm(ctx); err != nil {
+			return err
+		}
+		refused, unwritten := w.writeOnce(ctx, rest, limits)
+		if err := w.replace(ctx, append(instead, w.insteadOf(refused)...)); err != nil {
+			return err
+		}
+		failed := cmp.Or(unrouted, unwritten)
+		if failed == nil {
+			failures = 0
+			continue
+		}
+		if !w.insist {
+			return failed
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", failed, context.Cause(ctx))
+		}
+		w.failed(ctx, failed, failures)
+		failures++
+	}
+	return nil
+}
+
+func (w *publication) confirm(ctx context.Context) error {
+	if w.Confirm == nil {
+		return nil
+	}
+	return w.Confirm(ctx)
+}
+
+// failed waits before another try.
+func (w *publication) failed(ctx context.Context, err error, before int) {
+	retry.Log(w.logger, "cannot publish, trying again", err, before)
+	w.options.Retried()
+	if w.Failed != nil {
+		w.Failed(err)
+	}
+	w.broker.forget()
+	retry.Pause(ctx, patience, before)
+}
+
+// route sorts records by where they go. It returns those for which that cannot be found out now, and why.
+func (w *publication) route(ctx context.Context, records []Message, into map[Target][]Message) (unrouted []Message, err error) {
+	for _, record := range records {
+		layout, layoutErr := w.broker.layout(ctx, record.Topic)
+		if layoutErr != nil {
+			w.refusing.note(record.Topic, layoutErr)
+			unrouted, err = append(unrouted, record), layoutErr
+			continue
+		}
+		// A partition that is not there is the sender's mistake; the key still leads somewhere where the
+		// answer can be found.
+		if record.Partition < 0 || record.Partition >= len(layout.Partitions) {
+			record.Partition = w.partitionOf(&record, len(layout.Partitions))
+		}
+		to := Target{record.Topic, record.Partition}
+		into[to] = append(into[to], record)
+	}
+	return unrouted, err
+}
+
+func (p *Publisher) partitionOf(record *Message, partitions int) int {
+	return p.balancer.Balance(*record, ids(partitions)...)
+}
+
+// PartitionFor is the partition that a key leads to.
+func PartitionFor(key []byte, partitions int) int {
+	return kafkago.Murmur2Balancer{Consistent: true}.Balance(Message{Key: key}, ids(partitions)...)
+}
+
+// ids are the numbers from 0 on.
+func ids(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}
+
+// refusal is a record that was refused, and why.
+type refusal struct {
+	record Message
+	err    error
+}
+
+// writeOnce tries to write a batch to each partition, and takes what is settled from rest. It returns the records
+// that will never be taken, and why something else was not written.
+func (w *publication) writeOnce(ctx context.Context, rest map[Target][]Message, limits map[Target]int) (refused []refusal, failed error) {
+	if len(rest) == 0 {
+		return nil, nil
+	}
+	batches := make(map[Target][]Message, len(rest))
+	for to, waiting := range rest {
+		batches[to] = waiting[:countWithin(waiting, cmp.Or(limits[to], maxProduceBytes))]
+	}
+	began := time.Now()
+	failures := w.write(ctx, batches)
+	for to, batch := range batches {
+		switch err := failures[to]; {
+		case err == nil:
+			w.options.Published(batch, time.Since(began))
+			w.refusing.clear(to.Topic)
+			rest[to] = rest[to][len(batch):]
+		case isRecordRefused(err) && len(batch) > 1: // one of them is: find out which
+			limits[to] = max(1, sizeOf(batch)/2)
+		case isRecordRefused(err):
+			refused = append(refused, refusal{batch[0], err})
+			rest[to] = rest[to][1:]
+			delete(limits, to)
+		default:
+			w.refusing.note(to.Topic, err)
+			failed = fmt.Errorf("publish to %s: %w", to, err)
+		}
+		if len(rest[to]) == 0 {
+			delete(rest, to)
+		}
+	}
+	return refused, failed
+}
+
+// insteadOf is what takes the place of records that will never be taken.
+func (w *publication) insteadOf(refused []refusal) (instead []Message) {
+	for _, r := range refused {
+		others, _ := w.Refused(r.record, r.err)
+		instead = append(instead, others...)
+	}
+	return instead
+}
+
+// giveUp takes out what goes to topics that have refused everything for long, unless it is to wait for them. It
+// returns what takes its place.
+func (w *publication) giveUp(records *[]Message, rest map[Target][]Message) (instead []Message) {
+	for topic, err := range w.refusing.forLong() {
+		without := func(waiting []Message) []Message {
+			return slices.DeleteFunc(slices.Clone(waiting), func(record Message) bool {
+				if record.Topic != topic {
+					return false
+				}
+				others, ok := w.Refused(record, err)
+				if ok {
+					instead = append(instead, others...)
+				}
+				return ok
+			})
+		}
+		*records = without(*records)
+		for to, waiting := range rest {
+			if to.Topic != topic {
+				continue
+			}
+			if rest[to] = without(waiting); len(rest[to]) == 0 {
+				delete(rest, to)
+			}
+		}
+	}
+	return instead
+}
+
+// replace writes what takes the place of records that were refused.
+func (w *publication) replace(ctx context.Context, instead []Message) error {
+	if len(instead) == 0 {
+		return nil
+	}
+	if w.replaced == mostReplacements {
+		w.logger.Error("a record is refused, and so is what was put in its place; it is lost", "topic", instead[0].Topic, "records", len(instead))
+		return nil
+	}
+	nested := *w
+	nested.replaced++
+	if w.insist { // a batch of this session may be under way to where the others go
+		s := w.session()
+		nested.write = s.write
+		defer w.release(s)
+	}
+	return nested.publish(ctx, instead)
+}
+
+// write is a session that begins when it is needed.
+func (s *session) write(ctx context.Context, batches map[Target][]Message) map[Target]error {
+	return s.publisher.writeIdempotently(ctx, s, batches)
+}
+
+// refusing are topics that take nothing, for all publications: only the first ones wait for them.
+type refusing struct {
+	mutex  sync.Mutex
+	topics map[string]refusedSince
+}
+
+type refusedSince struct {
+	first, last time.Time
+	err         error
+}
+
+// note says that a topic has refused something.
+func (r *refusing) note(topic string, err error) {
+	if !IsTopicRefused(err) {
+		return
+	}
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	known, again := r.topics[topic]
+	if !again {
+		known.first = time.Now()
+	}
+	known.last, known.err = time.Now(), err
+	r.topics[topic] = known
+}
+
+func (r *refusing) clear(topic string) {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	delete(r.topics, topic)
+}
+
+// forLong lists the topics that have refused everything for longer than one does that is being made, and why. One
+// that was not asked for a while is left out: it may be there by now.
+func (r *refusing) forLong() map[string]error {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	var list map[string]error
+	for topic, since := range r.topics {
+		if time.Since(since.first) >= topicPatience && time.Since(since.last) < layoutTTL {
+			if list == nil {
+				list = map[string]error{}
+			}
+			list[topic] = since.err
+		}
+	}
+	return list
+}
+
+func sizeOf(records []Message) int {
+	size := 0
+	for i := range records {
+		size += recordSize(&records[i])
+	}
+	return size
+}
+
+func recordSize(record *Message) int {
+	size := recordOverhead + len(record.Key) + len(record.Value)
+	for _, header := range record.Headers {
+		size += len(header.Key) + len(header.Value) + 4
+	}
+	return size
+}
+
+// countWithin is how many records, at least one, fit within so many bytes.
+func countWithin(records []Message, limit int) int {
+	size := 0
+	for i := range records {
+		size += recordSize(&records[i])
+		if size > limit && i > 0 {
+			return i
+		}
+	}
+	return len(records)
+}
