@@ -264,13 +264,13 @@ type copier struct {
 
 func (c *copier) Partition(string, int) stream.PartitionDecider { return c }
 func (c *copier) Rest(context.Context, int64) bool              { return false }
-func (c *copier) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
+func (c *copier) Decide(_ context.Context, batch stream.Batch) (stream.Decision, error) {
 	out := make([]kafka.Message, 0, 2*len(batch.Records))
 	for i := range batch.Records {
 		out = append(out, kafka.Message{Topic: c.topics[0], Partition: -1, Key: batch.Records[i].Key, Value: c.result},
 			kafka.Message{Topic: c.topics[1], Partition: -1, Key: batch.Records[i].Key, Value: c.event})
 	}
-	return out, nil
+	return stream.Decision{Records: out, Next: batch.Records[len(batch.Records)-1].Offset + 1}, nil
 }
 func (c *copier) Fetched(string, int, int64)           {}
 func (c *copier) Dropped(string, int)                  {}

@@ -46,7 +46,7 @@ type rig struct {
 // Partition makes the rig a stream.Decider.
 func (r *rig) Partition(string, int) stream.PartitionDecider { return r }
 
-func (r *rig) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
+func (r *rig) Decide(ctx context.Context, batch stream.Batch) (stream.Decision, error) {
 	return r.current.Load().Partition(batch.Topic, batch.Partition).Decide(ctx, batch)
 }
 
@@ -195,13 +195,13 @@ func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	r.mutex.Lock()
 	lifetime := r.settled[place(record.Topic, record.Partition, record.Offset)]
 	r.mutex.Unlock()
-	out, err := r.Decide(t.Context(), stream.Batch{
+	decision, err := r.Decide(t.Context(), stream.Batch{
 		Cluster: cluster, Topic: record.Topic, Partition: record.Partition, Lifetime: lifetime, Generation: 1 << 20, Committed: record.Offset, Records: []kafka.Message{record},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.publisher.Publish(t.Context(), out, func(kafka.Message, error) []kafka.Message { return nil })
+	err = r.publisher.Publish(t.Context(), decision.Records, func(kafka.Message, error) []kafka.Message { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

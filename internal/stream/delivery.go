@@ -28,7 +28,7 @@ func (a *atLeastOnce) deliver(ctx context.Context, d decided) error {
 	if err := a.consumer.publisher.publishConfirmed(ctx, d.out, a.consumer.options.Refused, a.confirm); err != nil {
 		return err
 	}
-	a.commits.note(a.flow, d.batch.next())
+	a.commits.note(a.flow, d.next)
 	return nil
 }
 

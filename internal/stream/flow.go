@@ -33,10 +33,11 @@ type flow struct {
 	logger     *slog.Logger
 }
 
-// decided is a batch with what it led to.
+// decided is a batch with what was decided by then.
 type decided struct {
 	batch Batch
 	out   []kafka.Message
+	next  int64      // what may be committed
 	span  trace.Span // of the batch
 }
 
@@ -145,25 +146,40 @@ func split(records []kafka.Message, most int) [][]kafka.Message {
 // decide hands batches to the decider until the generation ends; what is waiting
 // then is left to the next owner.
 func (f *flow) decide(generation, working context.Context, batches <-chan Batch, outs chan<- decided) error {
-	restless := false
+	restless, heldBack, tries := false, false, 0
+	_, whole := f.delivery.(*exactlyOnce)
+	var end int64
 	for {
-		batch, open := f.await(working, batches, &restless)
+		var batch Batch
+		open := true
+		if heldBack {
+			batch, open = f.awaitHeldBack(batches, tries)
+			tries++
+		} else {
+			batch, open = f.await(working, batches, &restless)
+		}
 		if !open {
 			return nil
 		}
 		if generation.Err() != nil {
 			continue
 		}
-		batch = f.fill(generation, batch, batches)
-		batch.Committed = f.committed.Load()
+		if len(batch.Records) > 0 {
+			batch = f.fill(generation, batch, batches)
+			end = batch.next()
+		}
+		batch.Committed, batch.Whole = f.committed.Load(), whole
 		ctx, span := startBatch(working, f.consumer.options.Group, batch)
-		out, err := f.decider.Decide(ctx, batch)
+		decision, err := f.decider.Decide(ctx, batch)
 		if err != nil {
 			endSpan(span, err)
 			return err
 		}
+		if heldBack = decision.Next < end; !heldBack || len(decision.Records) > 0 {
+			tries = 0
+		}
 		select {
-		case outs <- decided{batch, out, span}:
+		case outs <- decided{batch, decision.Records, decision.Next, span}:
 		case <-working.Done():
 			endSpan(span, context.Cause(working))
 			return context.Cause(working)
@@ -171,6 +187,20 @@ func (f *flow) decide(generation, working context.Context, batches <-chan Batch,
 		restless = true
 	}
 }
+
+// awaitHeldBack returns the next batch, or after a pause one without records.
+func (f *flow) awaitHeldBack(batches <-chan Batch, tries int) (batch Batch, open bool) {
+	timer := time.NewTimer(min(firstPause<<min(tries, 10), longHeldBackPause))
+	defer timer.Stop()
+	select {
+	case batch, open = <-batches:
+		return batch, open
+	case <-timer.C:
+		return Batch{Cluster: f.consumer.cluster, Topic: f.topic, Partition: f.partition, Lifetime: f.mark.id, Generation: f.generation}, true
+	}
+}
+
+const longHeldBackPause = 500 * time.Millisecond
 
 // restAfter is how long nothing must have come for a partition to be at rest.
 const restAfter = 10 * time.Millisecond

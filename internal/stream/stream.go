@@ -23,10 +23,20 @@ type Batch struct {
 	Generation int    // of the consumer group, within the lifetime
 	Committed  int64  // offset up to which the partition is known to be committed
 	Records    []kafka.Message
+	// Whole has all records decided before Decide returns: what is published and what is committed must be the same records.
+	Whole bool
 }
 
 // next is the offset behind the batch.
 func (b *Batch) next() int64 { return b.Records[len(b.Records)-1].Offset + 1 }
+
+// Decision is what a Decide led to.
+type Decision struct {
+	Records []kafka.Message // to publish, in order per customer
+	// Next is the offset below which every record of the partition is decided: what may be committed. It is the end of the
+	// batch if nothing is held back.
+	Next int64
+}
 
 // Decider decides the records of the partitions that are assigned.
 type Decider interface {
@@ -36,13 +46,16 @@ type Decider interface {
 // PartitionDecider decides the records of a partition, for as long as it is assigned. Its
 // methods are called one at a time.
 type PartitionDecider interface {
-	// Decide makes the records to publish out of the records of a batch, one batch after
-	// the other. A partition of -1 in a record to publish leaves the choice to its key.
+	// Decide decides the records of a batch, one batch after the other. Records for which the
+	// decision must wait (their Redis shard does not answer) may be held back: the decider
+	// keeps them, answers later ones of other customers, and goes on with them at a later
+	// call. A batch without records asks to go on with what is held back. A partition of -1
+	// in a record to publish leaves the choice to its key.
 	//
 	// It returns ErrPartitionLost where it learns that another worker has taken the
 	// partition over, and any other error only when ctx ends; the batch is then
 	// neither published nor committed.
-	Decide(ctx context.Context, batch Batch) ([]kafka.Message, error)
+	Decide(ctx context.Context, batch Batch) (Decision, error)
 	// Rest is called while nothing waits to be decided, with the offset up to which the
 	// partition is committed. It should take no longer than a batch, and returns whether
 	// it wants to be called again before the next one.

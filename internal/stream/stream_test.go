@@ -42,7 +42,7 @@ type echo struct {
 func (e *echo) Partition(string, int) stream.PartitionDecider { return e }
 func (e *echo) Rest(context.Context, int64) bool              { return false }
 
-func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
+func (e *echo) Decide(_ context.Context, batch stream.Batch) (stream.Decision, error) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	if known := e.lifetimes[batch.Partition]; len(known) == 0 || known[len(known)-1] != batch.Lifetime {
@@ -50,14 +50,14 @@ func (e *echo) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, e
 	}
 	if e.lost {
 		e.lost = false
-		return nil, stream.ErrPartitionLost
+		return stream.Decision{}, stream.ErrPartitionLost
 	}
 	var out []kafka.Message
 	for _, record := range batch.Records {
 		e.seen = append(e.seen, record)
 		out = append(out, kafka.Message{Topic: e.out, Partition: -1, Key: record.Key, Value: record.Value, Headers: record.Headers})
 	}
-	return out, nil
+	return stream.Decision{Records: out, Next: batch.Records[len(batch.Records)-1].Offset + 1}, nil
 }
 
 func (e *echo) Fetched(string, int, int64)           {}

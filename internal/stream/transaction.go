@@ -111,11 +111,11 @@ func (e *exactlyOnce) deliver(ctx context.Context, d decided) error {
 		if err != nil {
 			return err
 		}
-		if committed >= d.batch.next() {
+		if committed >= d.next {
 			break // only the answer was lost
 		}
 	}
-	e.committed.Store(d.batch.next())
+	e.committed.Store(d.next)
 	return nil
 }
 
@@ -138,7 +138,7 @@ func (e *exactlyOnce) transact(ctx context.Context, d decided) error {
 	if err := (publication{Publisher: publisher, produce: e.produce, refused: refused}).publish(ctx, targets); err != nil {
 		return err
 	}
-	if err := e.commitOffset(ctx, d.batch.next()); err != nil {
+	if err := e.commitOffset(ctx, d.next); err != nil {
 		return err
 	}
 	return e.end(ctx, true)
