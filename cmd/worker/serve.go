@@ -125,11 +125,13 @@ func (s *serving) newWorker(broker stream.Broker, client redis.UniversalClient, 
 		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine,
 	}, w.engine, stream.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
 	w.metrics.WatchBlocked(func() int { return len(w.consumer.Blocked()) })
+	w.metrics.WatchAway(func() int { return len(w.store.Away()) })
 	w.http, err = ops.Listen(ops.HTTPOptions{
 		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: handler,
 		Probes: []ops.Probe{
 			{Name: "kafka", Check: func(ctx context.Context) error { return stream.Reachable(ctx, broker) }},
 			{Name: "redis", Check: w.store.Ping},
+			{Name: "held back", Check: w.metrics.Waiting},
 			{Name: "group", Check: func(context.Context) error {
 				if !w.consumer.Joined() {
 					return errors.New("not joined")

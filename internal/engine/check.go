@@ -34,6 +34,7 @@ func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
 			e.deadLetter(r.record, deadUnreadable, reason),
 		}
 	}
+	r.customerID = c.CustomerID
 	if c.refusal == nil {
 		c.refusal = asError(err)
 	}

@@ -53,6 +53,7 @@ func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
 			e.deadLetter(r.record, deadUnreadable, reason),
 		}
 	}
+	r.customerID = c.CustomerID
 	refusal = cmp.Or(refusal, asError(err))
 	kind, known := commandTypes[c.Type]
 	if !known && refusal == nil {

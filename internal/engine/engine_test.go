@@ -68,7 +68,7 @@ func (f *fixture) decide(topic, value string) []kafka.Message {
 	if err != nil {
 		f.Fatal(err)
 	}
-	return out
+	return out.Records
 }
 
 func TestAStateThatNoScriptCanReadStopsNobody(t *testing.T) {
@@ -128,7 +128,7 @@ func TestAKafkaMadeAnewIsAnotherKafka(t *testing.T) {
 				Topic: topics.Checks, Offset: offset, Time: time.UnixMilli(5), Value: []byte(`{"customer_id":"acme","feature_id":"messages","send_event":true}`),
 			}}
 			out, err := decider.Decide(t.Context(), batch)
-			if err != nil || len(out) != 2 {
+			if err != nil || len(out.Records) != 2 {
 				t.Fatalf("%s, offset %d: %v, %+v", batch.Cluster, offset, err, out)
 			}
 		}

@@ -32,6 +32,7 @@ type Metrics struct {
 	inFlight     prometheus.Gauge
 	catalog      *prometheus.GaugeVec
 	evicted      prometheus.Gauge
+	heldBack     *heldBack
 	checksTopic  string
 }
 
@@ -56,6 +57,7 @@ func NewMetrics() *Metrics {
 		return prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}
 	}
 	m := &Metrics{
+		heldBack:     newHeldBack(),
 		Registry:     prometheus.NewRegistry(),
 		checks:       prometheus.NewCounterVec(counter("checks_total", "Check requests decided."), []string{"allowed", "code"}),
 		checkLatency: prometheus.NewHistogram(histogram("check_latency_seconds", "From a request's record timestamp until its result is acknowledged.", secondsBuckets)),
@@ -74,7 +76,7 @@ func NewMetrics() *Metrics {
 	}
 	m.Registry.MustRegister(
 		m.checks, m.checkLatency, m.batchSize, m.script, m.publish, m.lag, m.usageEvents, m.commands, m.replays,
-		m.deadLetters, m.retries, m.inFlight, m.catalog, m.evicted,
+		m.deadLetters, m.retries, m.inFlight, m.catalog, m.evicted, m.heldBack.records,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo(),
 	)
 	// A counter that begins at its first event does not rise by it.
@@ -151,6 +153,8 @@ func (m *Metrics) Fetched(topic string, partition int, lag int64) {
 // Dropped forgets a partition that is no longer ours.
 func (m *Metrics) Dropped(topic string, partition int) {
 	m.lag.DeleteLabelValues(topic, strconv.Itoa(partition))
+	m.heldBack.records.DeleteLabelValues(topic, strconv.Itoa(partition))
+	m.heldBack.drop(topic, partition)
 }
 
 // Published notes an acknowledged request.
