@@ -188,14 +188,14 @@ func (b *bench) meanBytes(topic string) float64 {
 		b.Fatal(err)
 	}
 	sum := 0
-	for _, record := range fetched.Records {
+	for _, record := range fetched.Messages {
 		var result wire.ResultRecord
 		if err := json.Unmarshal(record.Value, &result); err != nil || result.Error != nil {
 			b.Fatalf("not a decision: %s", record.Value)
 		}
 		sum += len(record.Value)
 	}
-	return float64(sum) / float64(len(fetched.Records))
+	return float64(sum) / float64(len(fetched.Messages))
 }
 
 // calls are those that the checks of a workload become.
@@ -265,19 +265,21 @@ type copier struct {
 
 func (c *copier) Partition(string, int) stream.PartitionDecider { return c }
 func (c *copier) Rest(context.Context, int64) bool              { return false }
-func (c *copier) Decide(_ context.Context, batch stream.Batch) ([]kafka.Message, error) {
+func (c *copier) Decide(_ context.Context, batch stream.Batch) (stream.Decision, error) {
 	out := make([]kafka.Message, 0, 2*len(batch.Records))
 	for i := range batch.Records {
 		out = append(out, kafka.Message{Topic: c.topics[0], Partition: -1, Key: batch.Records[i].Key, Value: c.result},
 			kafka.Message{Topic: c.topics[1], Partition: -1, Key: batch.Records[i].Key, Value: c.event})
 	}
-	return out, nil
+	return stream.Decision{Records: out, Next: batch.Next}, nil
 }
-func (c *copier) Fetched(string, int, int64)           {}
-func (c *copier) Dropped(string, int)                  {}
-func (c *copier) Published(string, int, time.Duration) {}
-func (c *copier) Retried()                             {}
-func (c *copier) Settled(batch stream.Batch)           { c.settled.Add(int64(len(batch.Records))) }
+func (c *copier) Assigned(int)                              {}
+func (c *copier) Lagging(string, int, int64, time.Duration) {}
+func (c *copier) Dropped(string, int)                       {}
+func (c *copier) Skipped(string, int, int64)                {}
+func (c *copier) InHand(int)                                {}
+func (c *copier) Retried()                                  {}
+func (c *copier) Settled(batch stream.Batch)                { c.settled.Add(int64(len(batch.Records))) }
 
 // copyRecords measures the worker's consuming and publishing without deciding.
 func (r *rig) copyRecords(result, eventBytes int) float64 {
@@ -289,8 +291,8 @@ func (r *rig) copyRecords(result, eventBytes int) float64 {
 	logger := servertest.Silent()
 	consumer := stream.NewConsumer(r.broker, stream.Options{
 		Group: b.name, Topics: []string{b.topics.Checks}, SessionTimeout: 10 * time.Second, BatchMax: pipeline, ShutdownTimeout: time.Second,
-		Refused: func(kafka.Message, error) []kafka.Message { return nil },
-	}, c, kafka.NewPublisher(r.broker, logger, c), logger, c)
+		Refused: func(kafka.Message, error) ([]kafka.Message, bool) { return nil, true },
+	}, c, kafka.NewPublisher(r.broker, kafka.PublisherOptions{}, logger), logger, c)
 	ctx, cancel := context.WithCancel(r.Context())
 	var running sync.WaitGroup
 	running.Go(func() { _ = consumer.Run(ctx) })

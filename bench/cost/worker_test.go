@@ -103,10 +103,11 @@ func (w *worker) decide(ctx context.Context, p *partition, requests []request, a
 		}
 		p.next++
 	}
-	out, err := p.decider.Decide(ctx, batch)
+	decision, err := p.decider.Decide(ctx, batch)
 	if err != nil {
 		return err
 	}
+	out := decision.Records
 	answered := 0
 	for i := range out {
 		if out[i].Topic == topics.UsageEvents {

@@ -10,7 +10,6 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
-	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
 )
 
@@ -44,7 +43,7 @@ func underAnotherGroup(t *testing.T, delivery string) {
 	renamed := d.Group + "-renamed"
 	worker, httpAddr := d.Start(t, delivery, "--kafka-group", renamed)
 	awaitBlocked(t, httpAddr, renamed, d.Group, "--reset-offsets")
-	setOffsets(t, d, renamed, kafka.LastOffset)
+	setOffsets(t, d, renamed, d.Broker.LastOffset)
 	worker.AwaitReady(t, httpAddr)
 	usageIs("7")
 
@@ -58,13 +57,13 @@ func underAnotherGroup(t *testing.T, delivery string) {
 	})
 	worker, httpAddr = d.Start(t, delivery, "--kafka-group", renamed)
 	awaitBlocked(t, httpAddr, "no committed offset")
-	setOffsets(t, d, renamed, kafka.LastOffset)
+	setOffsets(t, d, renamed, d.Broker.LastOffset)
 	worker.AwaitReady(t, httpAddr)
 	usageIs("8")
 
 	// All eight once more, because somebody wants it.
 	worker.Stop(t)
-	setOffsets(t, d, renamed, kafka.FirstOffset)
+	setOffsets(t, d, renamed, d.Broker.FirstOffset)
 	d.StartReady(t, delivery, "--kafka-group", renamed)
 	usageIs("17")
 }
@@ -93,11 +92,11 @@ func awaitBlocked(t *testing.T, httpAddr string, words ...string) {
 }
 
 // setOffsets does what Kafka's tools do, which Kafka takes once the group has no members.
-func setOffsets(t *testing.T, d *proctest.Deployment, group string, offsetOf func(context.Context, *kafkago.Client, string, int) (int64, error)) {
+func setOffsets(t *testing.T, d *proctest.Deployment, group string, offsetOf func(context.Context, string, int) (int64, error)) {
 	t.Helper()
 	for _, topic := range []string{d.Topics.Checks, d.Topics.Commands} {
 		for partition := range proctest.Partitions {
-			offset, err := offsetOf(t.Context(), d.Broker.Client, topic, partition)
+			offset, err := offsetOf(t.Context(), topic, partition)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,6 +20,7 @@ import (
 	"tollgate/internal/catalog"
 	"tollgate/internal/engine"
 	"tollgate/internal/kafka"
+	"tollgate/internal/kafka/recordbatch"
 	"tollgate/internal/ops"
 	"tollgate/internal/settings"
 	"tollgate/internal/store"
@@ -32,7 +33,11 @@ type serving struct {
 	ReplyTopics []string        `placeholder:"NAME" group:"Topics" help:"Topics beside the default ones that a request may have its result sent to."`
 
 	KafkaGroup          string        `default:"tollgate" group:"Kafka" help:"Consumer group."`
-	KafkaSessionTimeout time.Duration `default:"10s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions."`
+	KafkaSessionTimeout time.Duration `default:"45s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions."`
+	KafkaInstanceID     string        `name:"kafka-instance-id" placeholder:"NAME" group:"Kafka" help:"Name of this worker that no other of the group has and that it keeps over restarts (a StatefulSet's pod name): its partitions wait for it for a session, and no rebalance stops the others."`
+	ClientRack          string        `placeholder:"RACK" group:"Kafka" help:"Rack or zone of this worker: records are fetched from a replica in it (replica.selector.class of the brokers)."`
+	Compression         string        `default:"lz4" enum:"none,gzip,snappy,lz4,zstd" group:"Kafka" help:"Compression of what is published: ${enum}."`
+	OnTruncation        string        `default:"stop" enum:"stop,end" group:"Kafka" help:"What to do with a partition whose log has lost records that were read: stop it until an operator has seen to it, or go on at the end of what is left."`
 	ExactlyOnce         bool          `group:"Kafka" help:"Publish results and events and commit offsets in Kafka transactions: consumers that read only what is committed see each result and each event once."`
 
 	BatchMax          int           `default:"500" group:"Deciding" help:"Records decided together, at the most."`
@@ -48,6 +53,7 @@ type serving struct {
 
 const (
 	minSessionTimeout = time.Second
+	maxSessionTimeout = 30 * time.Minute // Kafka's group.max.session.timeout.ms
 	maxShutdown       = stream.MaxShutdownTimeout
 	maxBatch          = 10_000
 )
@@ -65,8 +71,8 @@ func (s *serving) check(problems *settings.Problems) {
 	if s.KafkaGroup == "" {
 		problems.Missing("kafka-group", "the consumer group")
 	}
-	if s.KafkaSessionTimeout < minSessionTimeout {
-		problems.Add("--kafka-session-timeout must be %v or more", minSessionTimeout)
+	if s.KafkaSessionTimeout < minSessionTimeout || s.KafkaSessionTimeout > maxSessionTimeout {
+		problems.Add("--kafka-session-timeout must be from %v to %v", minSessionTimeout, maxSessionTimeout)
 	}
 	if s.BatchMax < 1 || s.BatchMax > maxBatch {
 		problems.Add("--batch-max must be from 1 to %d", maxBatch)
@@ -115,6 +121,10 @@ func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, o
 	if w.store, err = store.New(client, options); err != nil {
 		return nil, err
 	}
+	compression, err := recordbatch.ParseCompression(s.Compression)
+	if err != nil {
+		return nil, fmt.Errorf("--compression: %w", err)
+	}
 	observer, handler := page.serve(w, topics)
 	w.engine = engine.New(w.store, rules, engine.Options{
 		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow,
@@ -124,26 +134,52 @@ func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, o
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
 		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine,
-	}, w.engine, kafka.NewPublisher(broker, logger, w.metrics), logger, w.metrics)
-	w.metrics.WatchBlocked(func() int { return len(w.consumer.Blocked()) })
+		InstanceID: s.KafkaInstanceID, Rack: s.ClientRack, OnTruncation: stream.Truncation(s.OnTruncation),
+	}, w.engine, kafka.NewPublisher(broker, kafka.PublisherOptions{
+		Compression: compression, Published: w.metrics.Published, Retried: w.metrics.Retried,
+	}, logger), logger, w.metrics)
+	w.metrics.Watch(
+		func() int { return len(w.consumer.Blocked()) },
+		func() int { return len(w.consumer.Stalls()) },
+		func() int { return len(w.consumer.Missing()) },
+	)
+	w.metrics.WatchAway(func() int { return len(w.store.Away()) })
 	w.http, err = ops.Listen(ops.HTTPOptions{
 		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: handler,
 		Probes: []ops.Probe{
 			{Name: "kafka", Check: func(ctx context.Context) error { return broker.Reachable(ctx) }},
 			{Name: "redis", Check: w.store.Ping},
-			{Name: "group", Check: func(context.Context) error {
-				if !w.consumer.Joined() {
-					return errors.New("not joined")
-				}
-				return nil
+			{Name: "held back", Check: w.metrics.Waiting},
+			{Name: "group", Check: func(context.Context) error { return inGroup(w.consumer) }},
+			{Name: "partitions", Check: func(context.Context) error {
+				return errors.Join(notBegun(w.consumer.Blocked()), stalled(w.consumer.Stalls()))
 			}},
-			{Name: "partitions", Check: func(context.Context) error { return notBegun(w.consumer.Blocked()) }},
 		},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--http-addr: %w", err)
 	}
 	return w, nil
+}
+
+// inGroup tells whether the worker consumes what it should.
+func inGroup(consumer *stream.Consumer) error {
+	if !consumer.Joined() {
+		return errors.New("not joined")
+	}
+	if missing := consumer.Missing(); len(missing) > 0 {
+		return fmt.Errorf("topics are missing, or this user may not see them: %s; 'worker topics create' makes them", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// stalled tells of partitions that do not go on, nil if there are none.
+func stalled(stalls []stream.Stall) error {
+	var all []error
+	for _, s := range stalls {
+		all = append(all, fmt.Errorf("%s stands still for %v with %d records waiting: %s", s.Target, s.For.Round(time.Second), s.Lag, s.Reason))
+	}
+	return errors.Join(all...)
 }
 
 // notBegun tells of partitions that do not begin, nil where there are none. Mostly all of a

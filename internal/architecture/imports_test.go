@@ -1,5 +1,5 @@
 // Package architecture holds the direction in which the project's packages may import
-// each other: cmd → engine → {store, stream, wire} → balance.
+// each other: cmd → engine → {store, stream → kafka, wire} → balance.
 package architecture
 
 import (
@@ -17,29 +17,32 @@ const module = "tollgate/"
 // allowed is what each package may import of the project, its tests left aside.
 // Programs (cmd/…) may import anything, and nobody them.
 var allowed = map[string][]string{
-	"deploy":            {},
-	"internal/balance":  {},
-	"internal/terminal": {},
-	"internal/embedded": {},
-	"internal/stream":   {},
-	"internal/catalog":  {"internal/balance"},
-	"internal/wire":     {"internal/balance"},
-	"internal/store":    {"internal/balance"},
-	"internal/engine":   {"internal/balance", "internal/store", "internal/stream", "internal/wire"},
-	"internal/ops":      {"internal/engine", "internal/stream", "internal/wire"},
-	"internal/console":  {"internal/wire"},
-	"internal/client":   {"internal/stream", "internal/wire"},
-	"internal/settings": {"internal/store", "internal/stream", "internal/wire"},
+	"deploy":                     {},
+	"internal/balance":           {},
+	"internal/terminal":          {},
+	"internal/embedded":          {},
+	"internal/retry":             {},
+	"internal/kafka/recordbatch": {},
+	"internal/kafka":             {"internal/kafka/recordbatch", "internal/retry"},
+	"internal/stream":            {"internal/kafka", "internal/kafka/recordbatch", "internal/retry"},
+	"internal/catalog":           {"internal/balance"},
+	"internal/wire":              {"internal/balance"},
+	"internal/store":             {"internal/balance"},
+	"internal/engine":            {"internal/balance", "internal/kafka", "internal/retry", "internal/store", "internal/stream", "internal/wire"},
+	"internal/ops":               {"internal/engine", "internal/kafka", "internal/stream", "internal/wire"},
+	"internal/console":           {"internal/wire"},
+	"internal/client":            {"internal/kafka", "internal/retry", "internal/wire"},
+	"internal/settings":          {"internal/kafka", "internal/store", "internal/wire"},
 	// For measuring.
 	"bench/report":       {},
 	"bench/plot":         {"bench/report"},
 	"bench/broker":       {"internal/embedded"},
 	"bench/cost/compare": {},
 	// For tests.
-	"internal/servertest": {"internal/embedded", "internal/stream"},
+	"internal/servertest": {"internal/embedded", "internal/kafka"},
 	"internal/realtest":   {"internal/proctest"},
 	"internal/proctest": {
-		"deploy", "internal/client", "internal/servertest", "internal/settings", "internal/stream", "internal/wire",
+		"deploy", "internal/client", "internal/kafka", "internal/servertest", "internal/settings", "internal/wire",
 	},
 }
 

@@ -47,7 +47,7 @@ type rig struct {
 // Partition makes the rig a stream.Decider.
 func (r *rig) Partition(string, int) stream.PartitionDecider { return r }
 
-func (r *rig) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
+func (r *rig) Decide(ctx context.Context, batch stream.Batch) (stream.Decision, error) {
 	return r.current.Load().Partition(batch.Topic, batch.Partition).Decide(ctx, batch)
 }
 
@@ -86,13 +86,13 @@ func newRig(t *testing.T) *rig {
 		dead:    servertest.NewDrain(t, broker, topics.DeadLetters), contracts: newContracts(t),
 	}
 	logger := servertest.Logger(t)
-	r.publisher = kafka.NewPublisher(broker, logger, r)
+	r.publisher = kafka.NewPublisher(broker, kafka.PublisherOptions{}, logger)
 	consumer := stream.NewConsumer(broker, stream.Options{
 		Group: name, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: 10 * time.Second,
 		BatchMax: 500, ShutdownTimeout: 5 * time.Second,
-		Refused: func(_ kafka.Message, err error) []kafka.Message {
+		Refused: func(_ kafka.Message, err error) ([]kafka.Message, bool) {
 			t.Errorf("refused by the broker: %v", err)
-			return nil
+			return nil, true
 		},
 	}, r, r.publisher, logger, r)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -196,13 +196,13 @@ func (r *rig) redeliver(t *testing.T, record kafka.Message) {
 	r.mutex.Lock()
 	lifetime := r.settled[place(record.Topic, record.Partition, record.Offset)]
 	r.mutex.Unlock()
-	out, err := r.Decide(t.Context(), stream.Batch{
+	decision, err := r.Decide(t.Context(), stream.Batch{
 		Cluster: cluster, Topic: record.Topic, Partition: record.Partition, Lifetime: lifetime, Generation: 1 << 20, Committed: record.Offset, Records: []kafka.Message{record},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = r.publisher.Publish(t.Context(), out, func(kafka.Message, error) []kafka.Message { return nil })
+	err = r.publisher.Publish(t.Context(), decision.Records, kafka.Delivery{Refused: func(kafka.Message, error) ([]kafka.Message, bool) { return nil, true }})
 	if err != nil {
 		t.Fatal(err)
 	}

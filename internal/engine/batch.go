@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"tollgate/internal/balance"
+	"tollgate/internal/retry"
 	"tollgate/internal/store"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
@@ -22,6 +22,7 @@ type request struct {
 	record     *kafka.Message
 	headers    wire.Headers
 	replyTopic string
+	customerID string // "" if the record cannot be read
 	rules      *rules
 	origin     store.Origin
 	readAt     time.Time
@@ -62,49 +63,76 @@ func (e *Engine) read(r *request) (question, []kafka.Message) {
 	return e.readCheck(r)
 }
 
-// decided is what a batch led to.
-type decided struct {
-	records   []kafka.Message
-	source    string
-	strangers []stranger
+// asked are records that were read, and what the store says to them.
+type asked struct {
+	requests  []request
+	questions []question        // nil for a record that is answered at once
+	ready     [][]kafka.Message // its answer then
+	calls     []store.Call      // of the questions, in order
+	replies   []store.Reply     // to the calls
+	waits     bool              // some calls wait for their Redis shard
 }
 
-// decide decides the records of a batch, in order.
-func (e *Engine) decide(ctx context.Context, batch stream.Batch) (*decided, error) {
-	e.observer.Batched(len(batch.Records))
+// ask reads records of a source, in order, but those that skip (nil: none) takes.
+func (e *Engine) ask(records []kafka.Message, source string, committed int64, skip func(*request) bool) *asked {
 	current, now := e.rules.Load(), e.options.Clock()
-	source := store.Source(batch.Cluster, batch.Topic, batch.Partition, batch.Lifetime)
-	requests := make([]request, len(batch.Records))
-	questions, ready := make([]question, len(batch.Records)), make([][]kafka.Message, len(batch.Records))
-	calls := make([]store.Call, 0, len(batch.Records))
-	for i := range batch.Records {
-		record := &batch.Records[i]
-		requests[i] = request{record: record, rules: current, readAt: now, origin: store.Origin{
-			Source: source, Offset: record.Offset, TimestampMs: wire.TimestampMs(record), Committed: batch.Committed,
+	a := &asked{
+		requests: make([]request, len(records)), questions: make([]question, len(records)), ready: make([][]kafka.Message, len(records)),
+		calls: make([]store.Call, 0, len(records)),
+	}
+	n := 0
+	for i := range records {
+		record := &records[i]
+		a.requests[n] = request{record: record, rules: current, readAt: now, origin: store.Origin{
+			Source: source, Offset: record.Offset, TimestampMs: wire.TimestampMs(record), Committed: committed,
 		}}
-		questions[i], ready[i] = e.read(&requests[i])
-		if questions[i] != nil {
-			calls = append(calls, questions[i].call())
-		}
-	}
-	replies, err := e.run(ctx, calls)
-	if err != nil {
-		return nil, err
-	}
-	out := &decided{records: make([]kafka.Message, 0, 2*len(batch.Records)), source: source}
-	for i := range batch.Records {
-		if questions[i] == nil {
-			out.records = append(out.records, ready[i]...)
+		a.questions[n], a.ready[n] = e.read(&a.requests[n])
+		if skip != nil && skip(&a.requests[n]) {
 			continue
 		}
-		records, err := e.settle(&batch.Records[i], questions[i], replies[0])
-		if err != nil {
-			return nil, err
+		if a.questions[n] != nil {
+			a.calls = append(a.calls, a.questions[n].call())
 		}
-		if requests[i].stranger {
-			out.strangers = append(out.strangers, stranger{calls[0].CustomerID(), batch.Records[i].Offset})
+		n++
+	}
+	a.requests, a.questions, a.ready = a.requests[:n], a.questions[:n], a.ready[:n]
+	return a
+}
+
+// conclude turns what the store says into records, in order. hold is given the place of each request that waits for its
+// Redis shard, or is behind one of its customer that does.
+func (e *Engine) conclude(a *asked, hold func(n int, reason error), answered func(*request)) ([]kafka.Message, error) {
+	out := make([]kafka.Message, 0, 2*len(a.requests))
+	replies := a.replies
+	var waiting map[string]error // by customer
+	if a.waits {
+		waiting = map[string]error{}
+	}
+	for i := range a.requests {
+		r, q := &a.requests[i], a.questions[i]
+		var reply store.Reply
+		if q != nil {
+			reply, replies = replies[0], replies[1:]
 		}
-		out.records, replies, calls = append(out.records, records...), replies[1:], calls[1:]
+		if a.waits {
+			if reply.Waits != nil {
+				waiting[r.customerID] = reply.Waits
+			}
+			if reason := waiting[r.customerID]; reason != nil {
+				hold(i, reason)
+				continue
+			}
+		}
+		if q == nil {
+			out = append(out, a.ready[i]...)
+		} else {
+			records, err := e.settle(r.record, q, reply)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, records...)
+		}
+		answered(r)
 	}
 	return out, nil
 }
@@ -135,53 +163,51 @@ func (e *Engine) settle(record *kafka.Message, q question, reply store.Reply) ([
 	}, nil
 }
 
-const (
-	firstPause = 20 * time.Millisecond
-	longPause  = 2 * time.Second
-)
+// patience is how often Redis is asked again.
+var patience = retry.Policy{First: 20 * time.Millisecond, Longest: 2 * time.Second}
 
 // run sends the calls to Redis, again and again with growing pauses, until it answers or ctx ends. They
 // are decided as of the time of each try. Nothing is decided without Redis. Of a Redis that is too slow
 // for all of them ever fewer are asked at a time: asking for all again would only add to what it has to
-// do.
-func (e *Engine) run(ctx context.Context, calls []store.Call) ([]store.Reply, error) {
+// do. Unless it is to answer the whole it returns, too, if the calls that are left wait for their shard of a Cluster.
+func (e *Engine) run(ctx context.Context, calls []store.Call, whole bool) (replies []store.Reply, waits bool, err error) {
 	ctx, span := tracer.Start(ctx, "redis", trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
-	replies := make([]store.Reply, 0, len(calls))
+	replies = make([]store.Reply, 0, len(calls))
 	atOnce := len(calls)
 	for try := 0; len(replies) < len(calls); {
 		began := time.Now()
 		some, err := e.store.Run(ctx, e.options.Clock(), calls[len(replies):min(len(calls), len(replies)+atOnce)])
+		if !whole && errors.Is(err, store.ErrPartly) {
+			return some, true, nil // of all calls: fewer are asked at a time only where Run fails as a whole
+		}
 		if err == nil {
 			e.observer.Scripted(time.Since(began))
 			replies, try = append(replies, some...), 0
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, false, context.Cause(ctx)
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if isTimeout(err) {
 			atOnce = max(1, atOnce/2)
 		}
 		if err := e.pause(ctx, try, err); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		try++
 	}
-	return replies, nil
+	return replies, false, nil
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // pause waits before another try, longer each time, where Redis failed with err. It fails if ctx ends.
 func (e *Engine) pause(ctx context.Context, try int, err error) error {
-	if try&(try-1) == 0 { // 0, 1, 2, 4, 8, …
-		e.logger.Warn("redis does not answer as it should, trying again", "error", err, "try", try+1)
-	}
+	retry.Log(e.logger, "redis does not answer as it should, trying again", err, try)
 	e.observer.RedisRetried()
-	wait := min(firstPause<<min(try, 10), longPause)
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(wait/2 + rand.N(wait/2+1)):
-		return nil
-	}
+	retry.Pause(ctx, patience, try)
+	return context.Cause(ctx)
 }

@@ -34,10 +34,11 @@ func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
 			e.deadLetter(r.record, deadUnreadable, reason),
 		}
 	}
+	r.customerID = c.CustomerID
 	if c.refusal == nil {
-		c.refusal = asError(err)
+		c.refusal = cmp.Or(asError(err), tooLargeToRead(r.record))
 	}
-	malformed := err != nil
+	malformed := err != nil || tooLargeToRead(r.record) != nil
 	if !malformed {
 		c.refusal = cmp.Or(c.refusal, c.resolve())
 	}

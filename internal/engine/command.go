@@ -53,12 +53,14 @@ func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
 			e.deadLetter(r.record, deadUnreadable, reason),
 		}
 	}
-	refusal = cmp.Or(refusal, asError(err))
+	r.customerID = c.CustomerID
+	tooLarge := tooLargeToRead(r.record)
+	refusal = cmp.Or(refusal, asError(err), tooLarge)
 	kind, known := commandTypes[c.Type]
 	if !known && refusal == nil {
 		refusal = invalid("there is no command %q", c.Type)
 	}
-	if err != nil || !known {
+	if err != nil || tooLarge != nil || !known {
 		return nil, []kafka.Message{c.refuse(refusal, r.readAt.UnixMilli())}
 	}
 	call, notNow := kind.prepare(c)

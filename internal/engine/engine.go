@@ -25,12 +25,13 @@ type Observer interface {
 	Commanded(kind string, ok bool)
 	UsageEvent()
 	Replayed()
-	DeadLettered(reason string)
 	// Batched reports the records of a batch, before it is decided.
 	Batched(records int)
 	// Scripted reports how long Redis took for a batch.
 	Scripted(took time.Duration)
 	RedisRetried()
+	// HeldBack reports how many records of a partition wait for their Redis shard while others are decided, and why.
+	HeldBack(topic string, partition int, records int, reason error)
 }
 
 // Options are how an engine works.
@@ -40,6 +41,8 @@ type Options struct {
 	IdempotencyWindow time.Duration
 	// Clock tells the time that decisions are made at.
 	Clock func() time.Time
+	// HoldBack bounds what is held back; zero: the defaults.
+	HoldBack HoldBack
 }
 
 // Engine decides check requests and commands. It is a stream.Decider.

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -68,7 +67,7 @@ func (f *fixture) decide(topic, value string) []kafka.Message {
 	if err != nil {
 		f.Fatal(err)
 	}
-	return out
+	return out.Records
 }
 
 func TestAStateThatNoScriptCanReadStopsNobody(t *testing.T) {
@@ -97,21 +96,21 @@ func TestAStateThatNoScriptCanReadStopsNobody(t *testing.T) {
 
 func TestAResultThatNoBrokerTakesIsAnErrorAndADeadLetter(t *testing.T) {
 	f := newFixture(t)
-	tooLarge := errors.New("too large")
+	tooLarge := fmt.Errorf("publish: %w", kafka.MessageSizeTooLarge)
 	for _, c := range []struct{ topic, value, want string }{
 		{topics.CheckResults, `{"request_id":"r","allowed":true,"code":"included","customer_id":"acme","feature_id":"messages","evaluated_at":5}`, `"allowed":false`},
 		{topics.CommandResults, `{"request_id":"r","type":"customer.get","customer_id":"acme","ok":true,"balances":{}}`, `"ok":false`},
 	} {
 		record := kafka.Message{Topic: c.topic, Partition: 3, Key: []byte("acme"), Value: []byte(c.value), Headers: []kafka.Header{{Key: "request-id", Value: []byte("r")}}}
-		out := f.engine.Refused(record, tooLarge)
-		if len(out) != 2 || out[0].Topic != topics.DeadLetters || string(out[0].Value) != c.value {
+		out, ok := f.engine.Refused(record, tooLarge)
+		if !ok || len(out) != 2 || out[0].Topic != topics.DeadLetters || string(out[0].Value) != c.value {
 			t.Fatalf("got %+v", out)
 		}
 		if out[1].Topic != c.topic || out[1].Partition != 3 || len(out[1].Headers) != 1 || !strings.Contains(string(out[1].Value), c.want) || !strings.Contains(string(out[1].Value), `"request_id":"r"`) {
 			t.Errorf("got %+v: %s", out[1], out[1].Value)
 		}
 	}
-	if out := f.engine.Refused(kafka.Message{Topic: topics.DeadLetters}, tooLarge); len(out) != 0 {
+	if out, _ := f.engine.Refused(kafka.Message{Topic: topics.DeadLetters}, tooLarge); len(out) != 0 {
 		t.Errorf("a dead letter's dead letter: %+v", out)
 	}
 }
@@ -128,7 +127,7 @@ func TestAKafkaMadeAnewIsAnotherKafka(t *testing.T) {
 				Topic: topics.Checks, Offset: offset, Time: time.UnixMilli(5), Value: []byte(`{"customer_id":"acme","feature_id":"messages","send_event":true}`),
 			}}
 			out, err := decider.Decide(t.Context(), batch)
-			if err != nil || len(out) != 2 {
+			if err != nil || len(out.Records) != 2 {
 				t.Fatalf("%s, offset %d: %v, %+v", batch.Cluster, offset, err, out)
 			}
 		}

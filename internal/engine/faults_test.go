@@ -33,13 +33,13 @@ func TestAFrozenWorkerIsToldThatItLostItsPartition(t *testing.T) {
 	next := batch
 	next.Generation = 2
 	second, err := successor.Decide(t.Context(), next)
-	if err != nil || fmt.Sprint(values(second)) != fmt.Sprint(values(first)) {
-		t.Fatalf("%v: first %q, then %q", err, values(first), values(second))
+	if err != nil || fmt.Sprint(values(second.Records)) != fmt.Sprint(values(first.Records)) {
+		t.Fatalf("%v: first %q, then %q", err, values(first.Records), values(second.Records))
 	}
 	r.rest(successor, r.offsets[topics.Checks])
 	for range 3 {
 		if out, err := frozen.Decide(t.Context(), batch); !errors.Is(err, stream.ErrPartitionLost) {
-			t.Errorf("%v, %q", err, values(out))
+			t.Errorf("%v, %q", err, values(out.Records))
 		}
 	}
 	if left := r.remaining("messages"); left != "2" {

@@ -61,7 +61,7 @@ func FuzzRecords(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return out
+			return out.Records
 		}
 		out := decide()
 		var result answered

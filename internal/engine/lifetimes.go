@@ -22,7 +22,7 @@ func (e *Engine) Succeed(ctx context.Context, at stream.Place, next stream.Lifet
 }
 
 func fieldOf(at stream.Place) string {
-	return fmt.Sprintf("%s/%s/%d", at.Cluster, at.Topic, at.Partition)
+	return fmt.Sprintf("%s/%s/%s/%d", at.Cluster, at.Topic, at.TopicID, at.Partition)
 }
 
 // lifetime asks Redis until it answers or ctx ends.

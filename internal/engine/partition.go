@@ -6,16 +6,22 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"tollgate/internal/store"
 	"tollgate/internal/stream"
 )
 
 // partition decides the records of one partition, and while none come has the store forget the outcomes of
 // those that are committed.
 type partition struct {
-	engine *Engine
-	logger *slog.Logger
-	source string // of the last batch
-	next   int64  // the offset behind the last batch
+	engine    *Engine
+	logger    *slog.Logger
+	topic     string
+	id        int
+	source    string // of the last batch
+	committed int64  // as of it
+	next      int64  // the offset behind the last batch
+	held      held
+	told      int // records held back, as the observer knows
 	// forgotten is the offset below which all outcomes are forgotten.
 	forgotten int64
 	// strangers are customers that do not exist and were asked about, and the offset of the record.
@@ -33,27 +39,86 @@ const mostStrangers = 50_000
 
 // Partition begins a partition that was assigned.
 func (e *Engine) Partition(topic string, id int) stream.PartitionDecider {
-	return &partition{engine: e, logger: e.logger.With("topic", topic, "partition", id)}
+	return &partition{
+		engine: e, logger: e.logger.With("topic", topic, "partition", id), topic: topic, id: id,
+		held: held{bounds: e.options.HoldBack.orDefaults()},
+	}
 }
 
-func (p *partition) Decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
-	decided, err := p.engine.decide(ctx, batch)
-	if err != nil {
-		return nil, err
+// Decide decides the records of a batch, in order, but those that wait for their Redis shard, and goes on with those that did.
+func (p *partition) Decide(ctx context.Context, batch stream.Batch) (stream.Decision, error) {
+	p.source, p.committed = store.Source(batch.Cluster, batch.Topic, batch.Partition, batch.Lifetime), batch.Committed
+	var out []kafka.Message
+	if !p.held.empty() {
+		records, err := p.goOn(ctx, len(batch.Records) == 0)
+		if err != nil {
+			return stream.Decision{}, err
+		}
+		out = records
 	}
-	p.source, p.next = decided.source, batch.Records[len(batch.Records)-1].Offset+1
-	p.strangers = append(p.strangers, decided.strangers...)
-	if n := len(p.strangers); n > mostStrangers {
-		p.strangers = p.strangers[n-mostStrangers:]
+	if len(batch.Records) > 0 {
+		records, err := p.decide(ctx, batch)
+		if err != nil {
+			return stream.Decision{}, err
+		}
+		if out == nil {
+			out = records
+		} else {
+			out = append(out, records...)
+		}
+		p.next = batch.Records[len(batch.Records)-1].Offset + 1
 	}
-	if len(p.strangers) > strangersAtOnce && p.strangers[0].offset < batch.Committed {
+	p.next = max(p.next, batch.Next)
+	p.tell()
+	if len(p.strangers) > strangersAtOnce && p.strangers[0].offset < batch.Committed && p.held.empty() {
 		p.forget(ctx, batch.Committed)
 	}
-	return decided.records, nil
+	return stream.Decision{Records: out, Next: p.held.first(max(p.next, batch.Committed))}, nil
+}
+
+// decide decides the records of a batch.
+func (p *partition) decide(ctx context.Context, batch stream.Batch) ([]kafka.Message, error) {
+	e := p.engine
+	e.observer.Batched(len(batch.Records))
+	var behind func(*request) bool
+	if !p.held.empty() {
+		behind = func(r *request) bool {
+			if !p.held.mustWait(r.customerID, r.record.Offset) {
+				return false
+			}
+			p.held.add(r, nil)
+			return true
+		}
+	}
+	a := e.ask(batch.Records, p.source, batch.Committed, behind)
+	var err error
+	if a.replies, a.waits, err = e.run(ctx, a.calls, batch.Whole); err != nil {
+		return nil, err
+	}
+	if a.waits {
+		p.warn(a)
+	}
+	out, err := e.conclude(a, func(n int, reason error) { p.held.add(&a.requests[n], reason) }, p.answered)
+	p.held.sort()
+	return out, err
+}
+
+// answered notes a record that was decided.
+func (p *partition) answered(r *request) {
+	if r.stranger {
+		p.strangers = append(p.strangers, stranger{r.customerID, r.record.Offset})
+		if n := len(p.strangers); n > mostStrangers {
+			p.strangers = p.strangers[n-mostStrangers:]
+		}
+	}
+	p.held.passed(r.customerID, r.record.Offset)
 }
 
 // Rest forgets what is committed.
 func (p *partition) Rest(ctx context.Context, committed int64) (again bool) {
+	if !p.held.empty() {
+		return false
+	}
 	if p.source == "" || committed <= p.forgotten {
 		return p.forgotten < p.next
 	}

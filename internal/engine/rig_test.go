@@ -74,7 +74,7 @@ func (r *rig) decide(records ...kafka.Message) []kafka.Message {
 	if err != nil {
 		r.Fatal(err)
 	}
-	return out
+	return out.Records
 }
 
 func (r *rig) check(value string, headers ...string) wire.ResultRecord {

@@ -12,15 +12,15 @@ import (
 // patience is how often a request is tried again that a broker may take later.
 var patience = retry.Policy{First: 50 * time.Millisecond, Longest: 5 * time.Second}
 
-// isTooLarge says that a broker refuses a batch, or the only record in it, for its size.
-func isTooLarge(err error) bool {
+// IsTooLarge says that a broker refuses a batch, or the only record in it, for its size.
+func IsTooLarge(err error) bool {
 	return errors.Is(err, kafkago.MessageSizeTooLarge) || errors.Is(err, kafkago.RecordListTooLarge)
 }
 
 // isRecordRefused says that a broker will never take one of the records of a batch: it is too large, or the topic
 // refuses records that are like it (without a key, if it is compacted).
 func isRecordRefused(err error) bool {
-	return isTooLarge(err) || errors.Is(err, kafkago.InvalidRecord) || errors.Is(err, kafkago.InvalidTimestamp)
+	return IsTooLarge(err) || errors.Is(err, kafkago.InvalidRecord) || errors.Is(err, kafkago.InvalidTimestamp)
 }
 
 // IsTopicRefused says that a topic takes and gives nothing, and that no further try will change that unless

@@ -246,12 +246,18 @@ func (b Broker) fetchOne(ctx context.Context, want wanted, wait time.Duration, m
 
 const mostAtOnce = 1000
 
+// Cut is the WriterData of a record that is too large to be kept, of which there is only a part.
+type Cut struct{ Bytes int }
+
 // Messages are records as they were read.
 func (t Target) Messages(records []recordbatch.Record) []Message {
 	out := make([]Message, len(records))
 	for i := range records {
 		r := &records[i]
 		out[i] = Message{Topic: t.Topic, Partition: t.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Headers: r.Headers, Time: r.Time}
+		if r.Cut {
+			out[i].WriterData = Cut{r.Size}
+		}
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"tollgate/internal/engine"
+	"tollgate/internal/kafka"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
@@ -32,6 +33,12 @@ type Metrics struct {
 	inFlight     prometheus.Gauge
 	catalog      *prometheus.GaugeVec
 	evicted      prometheus.Gauge
+	oldest       *prometheus.GaugeVec
+	skipped      *prometheus.CounterVec
+	joined       prometheus.Gauge
+	assigned     prometheus.Gauge
+	rebalances   prometheus.Counter
+	heldBack     *heldBack
 	checksTopic  string
 }
 
@@ -56,30 +63,36 @@ func NewMetrics() *Metrics {
 		return prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}
 	}
 	m := &Metrics{
+		heldBack:     newHeldBack(),
 		Registry:     prometheus.NewRegistry(),
 		checks:       prometheus.NewCounterVec(counter("checks_total", "Check requests decided."), []string{"allowed", "code"}),
 		checkLatency: prometheus.NewHistogram(histogram("check_latency_seconds", "From a request's record timestamp until its result is acknowledged.", secondsBuckets)),
 		batchSize:    prometheus.NewHistogram(histogram("batch_size", "Records decided together.", prometheus.ExponentialBuckets(1, 2, 14))),
 		script:       prometheus.NewHistogram(histogram("redis_script_seconds", "Redis round trip of a batch.", secondsBuckets)),
 		publish:      prometheus.NewHistogramVec(histogram("kafka_publish_seconds", "Until a request to publish is acknowledged.", secondsBuckets), []string{"topic"}),
-		lag:          prometheus.NewGaugeVec(gauge("kafka_lag", "Records not fetched yet."), []string{"topic", "partition"}),
+		lag:          prometheus.NewGaugeVec(gauge("kafka_lag", "Records from the committed offset to the end of the log."), []string{"topic", "partition"}),
 		usageEvents:  prometheus.NewCounter(counter("usage_events_total", "Usage events made.")),
 		commands:     prometheus.NewCounterVec(counter("commands_total", "Commands carried out or refused."), []string{"type", "ok"}),
 		replays:      prometheus.NewCounter(counter("replays_total", "Records that had been decided before, answered from the ledger.")),
 		deadLetters:  prometheus.NewCounterVec(counter("dead_letters_total", "Records sent to the dead-letter topic."), []string{"reason"}),
 		retries:      prometheus.NewCounterVec(counter("retries_total", "Further tries."), []string{"dependency"}),
 		inFlight:     prometheus.NewGauge(gauge("in_flight", "Records being decided or published.")),
+		oldest:       prometheus.NewGaugeVec(gauge("kafka_oldest_undecided_seconds", "Age of the first record that is not committed, 0 if there is none."), []string{"topic", "partition"}),
+		skipped:      prometheus.NewCounterVec(counter("kafka_skipped_records_total", "Records that were deleted before they were read: nobody will decide them."), []string{"topic", "partition"}),
+		joined:       prometheus.NewGauge(gauge("group_joined", "1 while the worker is a member of its consumer group.")),
+		assigned:     prometheus.NewGauge(gauge("group_assigned_partitions", "Partitions that this worker has.")),
+		rebalances:   prometheus.NewCounter(counter("group_generations_total", "Generations of the group that this worker has joined: one each time that partitions are assigned.")),
 		evicted:      prometheus.NewGauge(gauge("redis_evicted_keys", "Keys that Redis has evicted since its start, of all masters.")),
 		catalog:      prometheus.NewGaugeVec(gauge("catalog_info", "The catalogue in force."), []string{"version"}),
 	}
 	m.Registry.MustRegister(
 		m.checks, m.checkLatency, m.batchSize, m.script, m.publish, m.lag, m.usageEvents, m.commands, m.replays,
-		m.deadLetters, m.retries, m.inFlight, m.catalog, m.evicted,
+		m.oldest, m.skipped, m.joined, m.assigned, m.rebalances, m.deadLetters, m.retries, m.inFlight, m.catalog, m.evicted, m.heldBack.records,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo(),
 	)
 	// A counter that begins at its first event does not rise by it.
 	for _, reason := range engine.DeadReasons {
-		m.deadLetters.WithLabelValues(reason)
+		m.deadLetters.WithLabelValues(string(reason))
 	}
 	for _, dependency := range []string{"kafka", "redis"} {
 		m.retries.WithLabelValues(dependency)
@@ -87,11 +100,21 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// WatchBlocked has the number of partitions that do not begin told by a function.
-func (m *Metrics) WatchBlocked(count func() int) {
-	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: namespace, Name: "partitions_blocked", Help: "Partitions that do not begin before an operator has seen to it.",
-	}, func() float64 { return float64(count()) }))
+// Watch has numbers told by functions when they are asked for: how many partitions do not go on before an operator has
+// seen to it, how many have records and do not go on for whatever reason, and how many topics are missing.
+func (m *Metrics) Watch(blocked, stalled, missing func() int) {
+	for name, watched := range map[string]struct {
+		help  string
+		count func() int
+	}{
+		"partitions_blocked": {"Partitions that do not go on before an operator has seen to it.", blocked},
+		"partitions_stalled": {"Partitions that have had records for a while and do not go on.", stalled},
+		"topics_missing":     {"Topics that cannot be consumed: they do not exist, or this user may not read them.", missing},
+	} {
+		m.Registry.MustRegister(prometheus.NewGaugeFunc(
+			prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: watched.help},
+			func() float64 { return float64(watched.count()) }))
+	}
 }
 
 // SetEvicted notes how many keys Redis has evicted.
@@ -122,14 +145,11 @@ func (m *Metrics) UsageEvent() { m.usageEvents.Inc() }
 // Replayed counts a record answered from the ledger.
 func (m *Metrics) Replayed() { m.replays.Inc() }
 
-// DeadLettered counts a dead letter.
-func (m *Metrics) DeadLettered(reason string) { m.deadLetters.WithLabelValues(reason).Inc() }
-
 // Batched notes a batch about to be decided.
-func (m *Metrics) Batched(records int) {
-	m.batchSize.Observe(float64(records))
-	m.inFlight.Add(float64(records))
-}
+func (m *Metrics) Batched(records int) { m.batchSize.Observe(float64(records)) }
+
+// InHand notes that so many more records are being decided or published, or fewer.
+func (m *Metrics) InHand(more int) { m.inFlight.Add(float64(more)) }
 
 // Scripted notes how long Redis took for a batch.
 func (m *Metrics) Scripted(took time.Duration) { m.script.Observe(took.Seconds()) }
@@ -143,24 +163,52 @@ func (m *Metrics) RedisRetried() { m.DependencyRetried("redis") }
 // Retried counts another try at Kafka.
 func (m *Metrics) Retried() { m.DependencyRetried("kafka") }
 
-// Fetched notes a partition's lag.
-func (m *Metrics) Fetched(topic string, partition int, lag int64) {
-	m.lag.WithLabelValues(topic, strconv.Itoa(partition)).Set(float64(max(0, lag)))
+// Assigned notes a generation of the group that the worker is a member of, or that it is none (-1).
+func (m *Metrics) Assigned(partitions int) {
+	m.joined.Set(1)
+	if partitions < 0 {
+		m.joined.Set(0)
+		partitions = 0
+	} else {
+		m.rebalances.Inc()
+	}
+	m.assigned.Set(float64(partitions))
+}
+
+// Lagging notes how far a partition is behind.
+func (m *Metrics) Lagging(topic string, partition int, records int64, oldest time.Duration) {
+	m.lag.WithLabelValues(topic, strconv.Itoa(partition)).Set(float64(records))
+	m.oldest.WithLabelValues(topic, strconv.Itoa(partition)).Set(oldest.Seconds())
+}
+
+// Skipped counts records that nobody will ever decide.
+func (m *Metrics) Skipped(topic string, partition int, records int64) {
+	m.skipped.WithLabelValues(topic, strconv.Itoa(partition)).Add(float64(records))
 }
 
 // Dropped forgets a partition that is no longer ours.
 func (m *Metrics) Dropped(topic string, partition int) {
 	m.lag.DeleteLabelValues(topic, strconv.Itoa(partition))
+	m.oldest.DeleteLabelValues(topic, strconv.Itoa(partition))
+	m.heldBack.records.DeleteLabelValues(topic, strconv.Itoa(partition))
+	m.heldBack.drop(topic, partition)
 }
 
-// Published notes an acknowledged request.
-func (m *Metrics) Published(topic string, _ int, took time.Duration) {
-	m.publish.WithLabelValues(topic).Observe(took.Seconds())
+// Published notes records of one topic that are acknowledged.
+func (m *Metrics) Published(records []kafka.Message, took time.Duration) {
+	m.publish.WithLabelValues(records[0].Topic).Observe(took.Seconds())
+	if records[0].WriterData == nil { // dead letters have a topic of their own
+		return
+	}
+	for i := range records {
+		if reason, ok := records[i].WriterData.(engine.DeadReason); ok {
+			m.deadLetters.WithLabelValues(string(reason)).Inc()
+		}
+	}
 }
 
 // Settled notes that all of a batch is acknowledged.
 func (m *Metrics) Settled(batch stream.Batch) {
-	m.inFlight.Sub(float64(len(batch.Records)))
 	if batch.Topic != m.checksTopic {
 		return
 	}

@@ -186,7 +186,8 @@ func (d *driver) deliver(patience time.Duration, topic string, from int) ([]kafk
 func decideWithin(patience time.Duration, decider stream.PartitionDecider, batch stream.Batch) ([]kafka.Message, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return decider.Decide(ctx, batch)
+	decision, err := decider.Decide(ctx, batch)
+	return decision.Records, err
 }
 
 // compare holds what the engine made of the records from an offset on against the first

@@ -40,11 +40,16 @@ func Do(ctx context.Context, policy Policy, try func() error) error {
 	return err
 }
 
+// Wait is about how long Do waits after a failure before which there were so many others.
+func Wait(policy Policy, before int) time.Duration {
+	wait := min(policy.First<<min(before, 16), policy.Longest)
+	return wait/2 + rand.N(wait+1)
+}
+
 // Pause waits as Do does after a failure before which there were so many others, or until ctx ends. It is for
 // what cannot be tried again in one place.
 func Pause(ctx context.Context, policy Policy, before int) {
-	wait := min(policy.First<<min(before, 16), policy.Longest)
-	timer := time.NewTimer(wait/2 + rand.N(wait+1))
+	timer := time.NewTimer(Wait(policy, before))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

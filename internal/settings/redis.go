@@ -70,7 +70,9 @@ func (r *Redis) options(problems *Problems) *redis.UniversalOptions {
 		TLSConfig:        r.config("redis", problems),
 		DialTimeout:      dialTimeout,
 		ReadTimeout:      redisReadTimeout,
-		MaxRetries:       -1, // the engine tries again, and knows how much of a batch is left
+		// A shard of a Cluster that does not answer is waited for less long than the read timeout (store.Run).
+		ContextTimeoutEnabled: true,
+		MaxRetries:            -1, // the engine tries again, and knows how much of a batch is left
 	}
 }
 

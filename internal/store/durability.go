@@ -9,49 +9,94 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
 // Warnings says why Redis may lose what it holds: balances are the only copy
-// (operations: Redis must keep data). It asks every master of a Cluster.
+// (operations: Redis must keep data). It asks every master of a Cluster; one that does not answer is a warning, too, as
+// long as another does.
 func (s *Store) Warnings(ctx context.Context) ([]string, error) {
 	var mutex sync.Mutex
 	var all []string
-	err := s.eachMaster(ctx, func(ctx context.Context, master redis.Cmdable) error {
+	var away []error
+	answered := false
+	err := s.eachMaster(ctx, func(ctx context.Context, addr string, master redis.Cmdable) {
 		warnings, err := warningsOf(ctx, master)
 		mutex.Lock()
 		defer mutex.Unlock()
+		if err != nil {
+			away = append(away, err)
+			warnings = []string{fmt.Sprintf("the redis shard %s does not answer; its customers wait: %v", addr, err)}
+		}
+		answered = answered || err == nil
 		for _, warning := range warnings {
 			if !slices.Contains(all, warning) {
 				all = append(all, warning)
 			}
 		}
-		return err
 	})
+	if err == nil && !answered {
+		err = errors.Join(away...)
+	}
 	return all, err
 }
 
-// eachMaster visits every master of a Cluster, at once, or the one server that there is.
-func (s *Store) eachMaster(ctx context.Context, visit func(ctx context.Context, master redis.Cmdable) error) error {
-	cluster, ok := s.client.(*redis.ClusterClient)
-	if !ok {
-		return visit(ctx, s.client)
+// Ping says whether Redis answers: in a Cluster, which of its masters do not.
+func (s *Store) Ping(ctx context.Context) error {
+	var mutex sync.Mutex
+	var away []error
+	err := s.eachMaster(ctx, func(ctx context.Context, addr string, master redis.Cmdable) {
+		err := master.Ping(ctx).Err()
+		if err == nil {
+			return
+		}
+		if s.nodes != nil {
+			err = fmt.Errorf("the shard %s does not answer, its customers wait: %w", addr, err)
+		}
+		mutex.Lock()
+		defer mutex.Unlock()
+		away = append(away, err)
+	})
+	return errors.Join(append(away, err)...)
+}
+
+// layoutPatience bounds the waiting for the layout of a Cluster: a node that is frozen may be asked for it. The one that was
+// known before does then.
+const layoutPatience = 500 * time.Millisecond
+
+// eachMaster visits every master of a Cluster, at once, or the one server that there is. It fails if the masters are not known.
+func (s *Store) eachMaster(ctx context.Context, visit func(ctx context.Context, addr string, master redis.Cmdable)) error {
+	if s.nodes == nil {
+		visit(ctx, "", s.client)
+		return nil
 	}
-	return cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error { return visit(ctx, master) })
+	reading, cancel := context.WithTimeout(ctx, layoutPatience)
+	defer cancel()
+	err := s.nodes.ForEachMaster(reading, func(_ context.Context, master *redis.Client) error {
+		visit(ctx, master.Options().Addr, master)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read the layout of the Redis Cluster: %w", err)
+	}
+	return nil
 }
 
 // EvictedKeys is how many keys Redis has evicted since its start, all masters of a Cluster
 // together: balances that are gone.
 func (s *Store) EvictedKeys(ctx context.Context) (int64, error) {
-	var sum atomic.Int64
-	err := s.eachMaster(ctx, func(ctx context.Context, master redis.Cmdable) error {
+	var mutex sync.Mutex
+	var sum int64
+	var failed error
+	err := s.eachMaster(ctx, func(ctx context.Context, _ string, master redis.Cmdable) {
 		evicted, err := evictedKeys(ctx, master)
-		sum.Add(evicted)
-		return err
+		mutex.Lock()
+		defer mutex.Unlock()
+		sum, failed = sum+evicted, cmp.Or(failed, err)
 	})
-	return sum.Load(), err
+	return sum, cmp.Or(failed, err)
 }
 
 func evictedKeys(ctx context.Context, client redis.Cmdable) (int64, error) {

@@ -32,6 +32,14 @@ func (s *Store) Forget(ctx context.Context, source string, committed int64, cust
 		}
 		calls[last] = append(calls[last], s.customerKey(id))
 	}
+	if s.cluster {
+		if away := s.Away(); away != nil {
+			return away[0]
+		}
+		bounded, cancel := context.WithTimeout(ctx, shardPatience) // records may wait for the end of it
+		defer cancel()
+		ctx = bounded
+	}
 	for loaded := false; ; loaded = true {
 		pipe := s.client.Pipeline()
 		for _, keys := range calls {
@@ -44,8 +52,14 @@ func (s *Store) Forget(ctx context.Context, source string, committed int64, cust
 			}
 			return nil
 		}
-		if err := forgetScript.load(ctx, s.client); err != nil {
-			return err
+		for _, keys := range calls {
+			client, err := s.clientFor(ctx, keys[0])
+			if err == nil {
+				err = forgetScript.load(ctx, client)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -33,7 +33,11 @@ func (s *Store) Succeed(ctx context.Context, partition string, next Lifetime, be
 	for loaded := false; ; loaded = true {
 		text, err := succeedScript.EvalSha(ctx, s.client, []string{s.lifetimesKey()}, partition, before, next.ID, next.Group).Text()
 		if !loaded && redis.HasErrorPrefix(err, "NOSCRIPT") {
-			if err = succeedScript.load(ctx, s.client); err == nil {
+			var client redis.Scripter
+			if client, err = s.clientFor(ctx, s.lifetimesKey()); err == nil {
+				err = succeedScript.load(ctx, client)
+			}
+			if err == nil {
 				continue
 			}
 		}

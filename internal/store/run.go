@@ -25,19 +25,31 @@ type Reply struct {
 	// Err is a failure of the step itself, which another try would meet again and of which nothing is
 	// kept. A failure that could be kept is an outcome with the code internal_error.
 	Err error
+	// Waits is why the call was not answered, nil if it was: another try may be (ErrPartly).
+	Waits error
 }
 
 // CustomerID is the customer that the call is about.
 func (c *Call) CustomerID() string { return c.step.Customer }
 
+// ErrPartly says that some of the calls were answered, and others wait for their shard of a Cluster.
+var ErrPartly = errors.New("some calls wait for their redis shard")
+
 // Run sends the calls, all of one topic partition, and returns their replies in order. Each customer's
 // are applied in their order. They are decided as of now. Where Run fails, some of the calls may have
 // been applied: running them again returns the same outcomes, as long as they were to be remembered.
+//
+// In a Cluster calls of customers whose shard does not answer, or refuses them for a reason that passes, keep no others
+// waiting: Run fails with ErrPartly then, and returns the replies all the same. Reply.Waits says which calls were not
+// answered; of a customer these are its last.
 func (s *Store) Run(ctx context.Context, now time.Time, calls []Call) ([]Reply, error) {
 	replies := make([]Reply, len(calls))
 	pending := make([]int, len(calls))
 	for i := range pending {
 		pending[i] = i
+	}
+	if s.nodes != nil {
+		return replies, s.runOnShards(ctx, now, calls, pending, replies)
 	}
 	for loads := 0; len(pending) > 0; {
 		groups, later := s.round(calls, pending)
@@ -57,6 +69,45 @@ func (s *Store) Run(ctx context.Context, now time.Time, calls []Call) ([]Reply, 
 		slices.Sort(pending)
 	}
 	return replies, nil
+}
+
+// runOnShards is Run in a Cluster.
+func (s *Store) runOnShards(ctx context.Context, now time.Time, calls []Call, pending []int, replies []Reply) error {
+	var failed error
+	for loads := 0; len(pending) > 0; {
+		groups, later := s.round(calls, pending)
+		again, loaded, waits := s.sendToShards(ctx, now, calls, groups, replies)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if loaded {
+			if loads++; loads > mostLoads {
+				return errors.New("a redis shard forgets a script as soon as it has it")
+			}
+		}
+		pending = append(again, later...)
+		for _, group := range groups {
+			// What a customer has behind a call that waits must not overtake it.
+			if err := waits[calls[group[0]].customer]; err != nil {
+				failed = err
+				pending = append(pending, group...)
+			}
+		}
+		if waits != nil {
+			pending = slices.DeleteFunc(pending, func(n int) bool {
+				err := waits[calls[n].customer]
+				if err != nil {
+					replies[n] = Reply{Waits: err}
+				}
+				return err != nil
+			})
+		}
+		slices.Sort(pending)
+	}
+	if failed != nil {
+		return fmt.Errorf("%w: %w", ErrPartly, failed)
+	}
+	return nil
 }
 
 // mostLoads is how often a Run gives Redis its scripts.
@@ -143,31 +194,13 @@ func (s *Store) send(ctx context.Context, now time.Time, calls []Call, groups []
 	}
 	_, _ = pipe.Exec(ctx) // each of sent has its own error
 	for i, group := range groups {
-		values, err := sent[i].Slice()
-		switch {
-		case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
-			missing = calls[group[0]].script
-			again = append(again, group...)
-			continue
-		case isFailure(err):
-			// One step is at fault, or all of them together: each tries by itself.
-			for _, n := range group {
-				if repeat := calls[n].fail(err.Error(), len(group) == 1, &replies[n]); repeat {
-					again = append(again, n)
-				}
-			}
-			continue
-		case err == nil && len(values) != len(group):
-			err = fmt.Errorf("%d replies to %d steps", len(values), len(group))
-		}
-		for j := 0; err == nil && j < len(group); j++ {
-			var repeat bool
-			if repeat, err = calls[group[j]].take(values[j], &replies[group[j]]); repeat {
-				again = append(again, group[j])
-			}
-		}
+		more, lacks, err := takeGroup(calls, group, sent[i], replies)
 		if err != nil {
-			return nil, nil, fmt.Errorf("redis script %s: %w", calls[group[0]].script.name, err)
+			return nil, nil, err
+		}
+		again = append(again, more...)
+		if lacks != nil {
+			missing = lacks
 		}
 	}
 	if wait != nil {
@@ -180,6 +213,36 @@ func (s *Store) send(ctx context.Context, now time.Time, calls []Call, groups []
 		}
 	}
 	return again, missing, nil
+}
+
+// takeGroup reads the answer to a group. It returns the calls that are to be sent again, and a script that Redis does not
+// have. It fails if Redis did not answer, or refused for a reason that passes.
+func takeGroup(calls []Call, group []int, answer *redis.Cmd, replies []Reply) (again []int, missing *script, err error) {
+	values, err := answer.Slice()
+	switch {
+	case err != nil && redis.HasErrorPrefix(err, "NOSCRIPT"):
+		return group, calls[group[0]].script, nil
+	case isFailure(err):
+		// One step is at fault, or all of them together: each tries by itself.
+		for _, n := range group {
+			if repeat := calls[n].fail(err.Error(), len(group) == 1, &replies[n]); repeat {
+				again = append(again, n)
+			}
+		}
+		return again, nil, nil
+	case err == nil && len(values) != len(group):
+		err = fmt.Errorf("%d replies to %d steps", len(values), len(group))
+	}
+	for j := 0; err == nil && j < len(group); j++ {
+		var repeat bool
+		if repeat, err = calls[group[j]].take(values[j], &replies[group[j]]); repeat {
+			again = append(again, group[j])
+		}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("redis script %s: %w", calls[group[0]].script.name, err)
+	}
+	return again, nil, nil
 }
 
 var retryAlone, retryRows, retryMore = number("RETRY", "alone"), number("RETRY", "rows"), number("RETRY", "more")

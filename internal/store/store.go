@@ -4,7 +4,6 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -15,6 +14,8 @@ import (
 type Store struct {
 	client       redis.UniversalClient
 	cluster      bool
+	nodes        *redis.ClusterClient // client, if it is that of a Cluster
+	shards       shards
 	prefix       string
 	waitReplicas int
 	waitTimeout  time.Duration
@@ -42,9 +43,8 @@ func New(client redis.UniversalClient, options Options) (*Store, error) {
 	if hasBrace(options.Prefix) {
 		return nil, ErrPrefix
 	}
-	_, cluster := client.(*redis.ClusterClient)
-	return &Store{client, cluster, options.Prefix, options.WaitReplicas, options.WaitTimeout}, nil
+	nodes, cluster := client.(*redis.ClusterClient)
+	return &Store{
+		client: client, cluster: cluster, nodes: nodes, prefix: options.Prefix, waitReplicas: options.WaitReplicas, waitTimeout: options.WaitTimeout,
+	}, nil
 }
-
-// Ping says whether Redis answers.
-func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx).Err() }

@@ -170,10 +170,7 @@ func (r *CommandResult) Encode(catalog *balance.Catalog, topic string, headers *
 		out["error"] = newError(r.Error)
 	}
 	out["balances"] = PoolFields(catalog, r.Pools)
-	if r.CustomerID != "" {
-		key = []byte(r.CustomerID)
-	}
 	return kafka.Message{
-		Topic: topic, Partition: headers.ReplyPartition, Key: key, Value: marshal(out), Headers: headers.resultHeaders(),
+		Topic: topic, Partition: headers.ReplyPartition, Key: resultKey(r.CustomerID, key), Value: marshal(out), Headers: headers.resultHeaders(),
 	}
 }

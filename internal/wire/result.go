@@ -85,13 +85,22 @@ func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers
 		n := number(r.Need, r.NeedFeature.Precision)
 		out.RequiredBalance = &n
 	}
-	if r.CustomerID != "" {
-		key = []byte(r.CustomerID)
-	}
 	return kafka.Message{
-		Topic: topic, Partition: headers.ReplyPartition, Key: key, Value: marshal(out), Headers: headers.resultHeaders(),
+		Topic: topic, Partition: headers.ReplyPartition, Key: resultKey(r.CustomerID, key), Value: marshal(out), Headers: headers.resultHeaders(),
 	}
 }
+
+// resultKey is the key of a result: its customer, or the request's own if that is not known. There is always one: a
+// topic that is compacted refuses records without.
+func resultKey(customerID string, requestKey []byte) []byte {
+	if customerID == "" && requestKey != nil {
+		return requestKey
+	}
+	return []byte(customerID)
+}
+
+// IsCommandResult says whether a result is a command's, not a check's.
+func IsCommandResult(result *kafka.Message) bool { return gjson.GetBytes(result.Value, "ok").Exists() }
 
 // WithoutContent is a result, of a check or a command, with an error in the place of
 // everything but who asked what.
