@@ -120,7 +120,7 @@ func (c *sendCommand) send(ctx context.Context, sender *client.Client, lines io.
 		if len(line) == 0 {
 			continue
 		}
-		check, err := wire.DecodeCheck(line)
+		check, err := wire.DecodeCheck(line, nil)
 		if err != nil {
 			summary.Bad++
 			fmt.Fprintf(os.Stderr, "line %d: %v\n", number, err)

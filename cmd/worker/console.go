@@ -52,7 +52,7 @@ func (p pageFlags) serve(w *worker, topics wire.Topics) (engine.Observer, http.H
 	if p.ConsoleWrite {
 		asking := client.New(w.broker, w.logger)
 		options.Check = func(ctx context.Context, request []byte) ([]byte, time.Duration, error) {
-			check, err := wire.DecodeCheck(request)
+			check, err := wire.DecodeCheck(request, nil)
 			if unreadable := (*wire.Unreadable)(nil); errors.As(err, &unreadable) { // any other error is for the worker to answer
 				return nil, 0, err
 			}

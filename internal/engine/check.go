@@ -26,7 +26,7 @@ func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
 	c := &check{request: r, engine: e}
 	c.refusal = e.readHeaders(r, e.options.Topics.CheckResults)
 	var err error
-	c.Check, err = wire.DecodeCheck(r.record.Value)
+	c.Check, err = wire.DecodeCheck(r.record.Value, r.record.Key)
 	if reason := unreadable(err); reason != "" {
 		c.CustomerID = ""
 		return nil, []kafka.Message{

@@ -45,7 +45,7 @@ func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
 	c := &command{request: r, engine: e}
 	refusal := e.readHeaders(r, e.options.Topics.CommandResults)
 	var err error
-	c.Command, err = wire.DecodeCommand(r.record.Value)
+	c.Command, err = wire.DecodeCommand(r.record.Value, r.record.Key)
 	if reason := unreadable(err); reason != "" {
 		c.CustomerID = ""
 		return nil, []kafka.Message{

@@ -46,9 +46,9 @@ type Command struct {
 }
 
 // DecodeCommand reads a command. It fails as DecodeCheck does.
-func DecodeCommand(value []byte) (Command, error) {
+func DecodeCommand(value, key []byte) (Command, error) {
 	var c Command
-	o, err := readRequest(value, &c.CustomerID)
+	o, err := readRequest(value, key, &c.CustomerID)
 	if err != nil {
 		return c, err
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestACheckIsReadFieldByField(t *testing.T) {
 	got, err := DecodeCheck([]byte(`{"customer_id":"c","feature_id":"f","entity_id":"e","required_balance":-1.50e1,
-		"properties":{"a": 1.10},"send_event":true,"with_preview":true,"lock":{"enabled":true},"more":[]}`))
+		"properties":{"a": 1.10},"send_event":true,"with_preview":true,"lock":{"enabled":true},"more":[]}`), nil)
 	want := Check{
 		CustomerID: "c", FeatureID: "f", EntityID: "e", Required: "-1.50e1", Properties: `{"a":1.10}`,
 		SendEvent: true, WithPreview: true, Lock: true,
@@ -26,7 +26,7 @@ func TestACheckIsReadFieldByField(t *testing.T) {
 }
 
 func TestNullIsAsGoodAsAbsent(t *testing.T) {
-	got, err := DecodeCheck([]byte(`{"customer_id":"c","feature_id":"f","entity_id":null,"required_balance":null,"properties":null,"send_event":null,"with_preview":null,"lock":null}`))
+	got, err := DecodeCheck([]byte(`{"customer_id":"c","feature_id":"f","entity_id":null,"required_balance":null,"properties":null,"send_event":null,"with_preview":null,"lock":null}`), nil)
 	if want := (Check{CustomerID: "c", FeatureID: "f", Required: "1"}); err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -48,7 +48,7 @@ func TestWhatBreaksTheRulesOfACheck(t *testing.T) {
 		{`{"customer_id":"c","feature_id":"f","lock":{"enabled":1}}`, "lock.enabled must be true or false"},
 		{`{"customer_id":"c","feature_id":"f","padding":"` + strings.Repeat("x", maxBodyBytes) + `"}`, "the record is larger than 65536 bytes"},
 	} {
-		check, err := DecodeCheck([]byte(c.body))
+		check, err := DecodeCheck([]byte(c.body), nil)
 		var refusal *balance.Error
 		if !errors.As(err, &refusal) || refusal.Code != balance.InvalidRequest || refusal.Message != c.problem || check.CustomerID != "c" {
 			t.Errorf("%.80s: got %+v, %v; want %s", c.body, check, err, c.problem)
@@ -63,8 +63,8 @@ func TestWhatCannotBeAnsweredToAnyCustomer(t *testing.T) {
 		`{"customer_id":"` + strings.Repeat("x", MaxIDBytes+1) + `"}`,
 	} {
 		for name, decode := range map[string]func([]byte) error{
-			"check":   func(b []byte) error { _, err := DecodeCheck(b); return err },
-			"command": func(b []byte) error { _, err := DecodeCommand(b); return err },
+			"check":   func(b []byte) error { _, err := DecodeCheck(b, []byte("key")); return err },
+			"command": func(b []byte) error { _, err := DecodeCommand(b, []byte("key")); return err },
 		} {
 			var unreadable *Unreadable
 			if err := decode([]byte(body)); !errors.As(err, &unreadable) {
@@ -75,7 +75,7 @@ func TestWhatCannotBeAnsweredToAnyCustomer(t *testing.T) {
 }
 
 func TestTheLastOfTwoFieldsOfOneNameCounts(t *testing.T) {
-	check, err := DecodeCheck([]byte(`{"customer_id":"a","feature_id":"f","customer_id":"b","required_balance":2,"required_balance":null}`))
+	check, err := DecodeCheck([]byte(`{"customer_id":"a","feature_id":"f","customer_id":"b","required_balance":2,"required_balance":null}`), nil)
 	if err != nil || check.CustomerID != "b" || check.Required != "1" {
 		t.Errorf("got %+v, %v", check, err)
 	}
@@ -84,7 +84,7 @@ func TestTheLastOfTwoFieldsOfOneNameCounts(t *testing.T) {
 func TestACommandIsReadFieldByField(t *testing.T) {
 	got, err := DecodeCommand([]byte(`{"type":"t","customer_id":"c","entity_id":"e","feature_id":"f","plan_id":"p","balance_id":"b","event_name":"n",
 		"name":"N","email":"E","metadata":{"k":[1]},"quantities":{"x":3,"y":null},"starts_at":5,"expires_at":6,"amount":0.10,"unlimited":true,
-		"reset":{"interval":"week","interval_count":2},"remaining":1,"usage":2,"add":-3,"value":4,"properties":{},"overage_behavior":"cap"}`))
+		"reset":{"interval":"week","interval_count":2},"remaining":1,"usage":2,"add":-3,"value":4,"properties":{},"overage_behavior":"cap"}`), nil)
 	want := Command{
 		Type: "t", CustomerID: "c", EntityID: "e", FeatureID: "f", PlanID: "p", BalanceID: "b", EventName: "n",
 		Name: "N", Email: "E", Metadata: `{"k":[1]}`, Quantities: map[string]string{"x": "3"}, StartsAtMs: 5, ExpiresAtMs: 6,
@@ -106,7 +106,7 @@ func TestWhatBreaksTheRulesOfACommand(t *testing.T) {
 		{`"type":"t","quantities":{"f":"2"}`, "quantities.f must be a number"},
 		{`"type":"t","metadata":"x"`, "metadata must be an object"},
 	} {
-		_, err := DecodeCommand([]byte(`{"customer_id":"c",` + c.fields + `}`))
+		_, err := DecodeCommand([]byte(`{"customer_id":"c",`+c.fields+`}`), nil)
 		var refusal *balance.Error
 		if !errors.As(err, &refusal) || refusal.Message != c.problem {
 			t.Errorf("%s: got %v, want %s", c.fields, err, c.problem)
@@ -172,11 +172,12 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add([]byte("{}"), "kafka_replyPartition", []byte{0, 0, 0, 1})
 	f.Add([]byte("{}"), "expires-at", []byte("99999999999999999999"))
+	f.Add(headOf(`{"customer_id":"c","padding":"`), "", []byte("id"))
 	catalog := balance.NewCatalog("v", []balance.Feature{{ID: "f", Type: balance.Metered}}, nil)
 	f.Fuzz(func(t *testing.T, value []byte, headerKey string, headerValue []byte) {
 		record := kafka.Message{Topic: "t", Value: value, Headers: []kafka.Header{{Key: headerKey, Value: headerValue}}}
 		headers, _ := DecodeHeaders(&record)
-		check, err := DecodeCheck(value)
+		check, err := DecodeCheck(value, record.Key)
 		if err == nil && (check.CustomerID == "" || check.FeatureID == "" || !utf8.ValidString(check.CustomerID)) {
 			t.Fatalf("decoded %+v", check)
 		}
@@ -187,7 +188,7 @@ func FuzzDecode(f *testing.F) {
 		if message := result.Encode(catalog, "r", &headers, record.Key); !json.Valid(message.Value) {
 			t.Fatalf("the result is no JSON: %s", message.Value)
 		}
-		command, err := DecodeCommand(value)
+		command, err := DecodeCommand(value, record.Key)
 		if err == nil && (command.Type == "" || command.CustomerID == "") {
 			t.Fatalf("decoded %+v", command)
 		}

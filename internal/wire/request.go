@@ -14,6 +14,10 @@ const (
 	maxPropertiesBytes = 16 << 10
 )
 
+// KeptBytes is how much of a record's value a reader must keep at least. What is longer is refused for
+// its size, and may be kept as its first KeptBytes bytes only.
+const KeptBytes = maxBodyBytes + 1
+
 // Check is a check request.
 type Check struct {
 	CustomerID  string
@@ -34,10 +38,11 @@ func (u *Unreadable) Error() string { return u.Reason }
 
 // DecodeCheck reads a check request. It fails with *Unreadable, or with a
 // *balance.Error of code invalid_request; then the fields that were readable are
-// set all the same.
-func DecodeCheck(value []byte) (Check, error) {
+// set all the same. key is the record's, nil for none: it names the customer where
+// the value was cut off before it does.
+func DecodeCheck(value, key []byte) (Check, error) {
 	check := Check{Required: "1"}
-	o, err := readRequest(value, &check.CustomerID)
+	o, err := readRequest(value, key, &check.CustomerID)
 	if err != nil {
 		return check, err
 	}
@@ -58,10 +63,15 @@ func DecodeCheck(value []byte) (Check, error) {
 }
 
 // readRequest reads what checks and commands have in common.
-func readRequest(value []byte, customerID *string) (*object, error) {
+func readRequest(value, key []byte, customerID *string) (*object, error) {
 	o, ok := readObject(value)
 	if !ok {
-		return nil, &Unreadable{"the record is no JSON object"}
+		if len(value) != KeptBytes {
+			return nil, &Unreadable{"the record is no JSON object"}
+		}
+		if o = readHead(value, key); !o.has("customer_id") {
+			return nil, &Unreadable{fmt.Sprintf("the record is larger than %d bytes", maxBodyBytes)}
+		}
 	}
 	*customerID = o.requiredID("customer_id")
 	if o.err != nil {

@@ -262,6 +262,9 @@ const (
 
 // bytes are so many bytes, never nil.
 func (a *arena) bytes(n int) []byte {
+	if n == 0 {
+		return []byte{}
+	}
 	if n > len(a.free) {
 		if n >= maxArenaStep/4 {
 			return make([]byte, n)
