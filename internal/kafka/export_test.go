@@ -71,7 +71,9 @@ func (t *Transactions) Impersonate(producer recordbatch.Producer) {
 }
 
 // Join adds a partition to a transaction.
-func (t *Transactions) Join(ctx context.Context, at Target) error { return t.join(ctx, []Target{at})[at] }
+func (t *Transactions) Join(ctx context.Context, at Target) error {
+	return t.join(ctx, []Target{at})[at]
+}
 
 // JoinOffsets adds a group's offsets to a transaction.
 func (t *Transactions) JoinOffsets(ctx context.Context, group string) error {

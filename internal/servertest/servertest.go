@@ -233,3 +233,17 @@ func (d *Drain) fetch(ctx context.Context, partition int) ([]kafka.Message, erro
 	d.positions[partition] = got.Next
 	return got.Messages, nil
 }
+
+// Until waits for a condition that nothing announces.
+func Until(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("%s: not within %v", what, startTimeout)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}

@@ -2,7 +2,6 @@ package stream_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -404,45 +403,5 @@ func TestTransactionsAbortedInAnotherOrderThanTheyBegan(t *testing.T) {
 	records, err := servertest.NewDrain(t, s.broker, s.in).Next(t.Context())
 	if err != nil || len(records) > 0 {
 		t.Errorf("%d records were read, %v", len(records), err)
-	}
-}
-
-func TestARecordTooLargeForTheBrokerIsReplaced(t *testing.T) {
-	s := newSetting(t)
-	large := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: make([]byte, 2<<20)}
-	small := kafka.Message{Topic: s.out, Partition: -1, Key: []byte("key-0"), Value: []byte("small")}
-	var refused error
-	err := s.publisher.Publish(t.Context(), []kafka.Message{small, large, small}, kafka.Delivery{Refused: func(record kafka.Message, err error) ([]kafka.Message, bool) {
-		refused = err
-		record.Value = []byte("replacement")
-		return []kafka.Message{record}, true
-	}})
-	if err != nil || !errors.Is(refused, kafkago.MessageSizeTooLarge) {
-		t.Fatalf("got %v, refused %v", err, refused)
-	}
-	if got := s.valuesByKey()["key-0"]; !slices.Equal(got, []string{"small", "replacement", "small"}) {
-		t.Errorf("got %q", got)
-	}
-}
-
-// TestThePartitionerAgreesWithJavas uses what Java's Utils.murmur2 gives (its own test's
-// values), so that results keep the partitions of requests that Java clients sent.
-func TestThePartitionerAgreesWithJavas(t *testing.T) {
-	s := newSetting(t)
-	for key, murmur2 := range map[string]int32{
-		"21": -973932308, "foobar": -790332482, "a-little-bit-long-string": -985981536, "a-little-bit-longer-string": -1486304829,
-		"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971, "abc": 479470107,
-	} {
-		if err := s.publisher.Publish(t.Context(), []kafka.Message{{Topic: s.out, Partition: -1, Key: []byte(key), Value: []byte(key)}}, plainly); err != nil {
-			t.Fatal(err)
-		}
-		records, err := servertest.NewDrain(t, s.broker, s.out).Next(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := slices.IndexFunc(records, func(r kafka.Message) bool { return string(r.Key) == key })
-		if want := int(murmur2&0x7fffffff) % partitions; at < 0 || records[at].Partition != want {
-			t.Errorf("%s is not in partition %d", key, want)
-		}
 	}
 }
