@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -18,17 +17,23 @@ import (
 )
 
 // ErrNoAnswer says that no result came in time. The request may be decided later.
-var ErrNoAnswer = errors.New("no answer in time; is a worker running?")
+var ErrNoAnswer = errors.New("no answer in time")
 
 // Client asks over Kafka.
 type Client struct {
 	broker    stream.Broker
+	logger    *slog.Logger
 	publisher *stream.Publisher
 }
 
-// New makes a client.
+// New makes a client. It logs errors that it goes on trying after.
 func New(broker stream.Broker, logger *slog.Logger) *Client {
-	return &Client{broker, stream.NewPublisher(broker, logger, nobody{})}
+	c := &Client{broker: broker, logger: logger}
+	publishing := *broker.Client
+	publishing.Transport = &watched{RoundTripper: broker.Client.Transport, client: c}
+	broker.Client = &publishing
+	c.publisher = stream.NewPublisher(broker, slog.New(slog.DiscardHandler), nobody{}) // watched logs
+	return c
 }
 
 // nobody observes nothing: a client has no metrics.
@@ -79,58 +84,92 @@ type Answer struct {
 	Took   time.Duration
 }
 
-// Ask sends one request and waits for its result on a topic. It fails with
-// ErrNoAnswer where ctx ends before that.
+// Ask sends one request and waits for its result on a topic. It fails with ErrNoAnswer if ctx ends before that,
+// and with a *Refusal if Kafka will never take the request, or never hand out the result.
 func (c *Client) Ask(ctx context.Context, request Request, resultTopic string) (Answer, error) {
-	partitions, err := stream.Partitions(ctx, c.broker.Client, resultTopic)
+	waiting, err := c.awaitResult(ctx, request, resultTopic)
 	if err != nil {
-		return Answer{}, err
-	}
-	// Results keep the customers' partitions, so one partition is all there is to read.
-	partition := (kafka.Murmur2Balancer{Consistent: true}).Balance(kafka.Message{Key: []byte(request.CustomerID)}, partitions...)
-	offset, err := stream.LastOffset(ctx, c.broker.Client, resultTopic, partition)
-	if err != nil {
-		return Answer{}, err
+		return Answer{}, unanswered(ctx, err)
 	}
 	sent := time.Now()
 	if err := c.Send(ctx, []kafka.Message{request.Record()}); err != nil {
-		return Answer{}, err
+		return Answer{}, unanswered(ctx, err)
 	}
 	id := RequestID(request.Headers)
 	for {
-		fetched, err := stream.Fetch(ctx, c.broker.Client, resultTopic, partition, offset, stream.FetchMaxBytes)
-		switch {
-		case ctx.Err() != nil:
-			return Answer{}, ErrNoAnswer
-		case isTimeout(err): // the connection's deadline may come before the context ends
-			continue
-		case err != nil:
-			return Answer{}, err
+		records, err := waiting.fetch(ctx, waiting.partition)
+		if err != nil {
+			return Answer{}, unanswered(ctx, err)
 		}
-		for _, record := range fetched.Records {
+		for _, record := range records {
 			if RequestID(record.Headers) == id {
 				return Answer{record, time.Since(sent)}, nil
 			}
 		}
-		offset = fetched.Next
 	}
 }
 
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
+// result is a listener of which one partition is read.
+type result struct {
+	*Listener
+	partition int
 }
 
-// Send publishes records and returns when all are acknowledged. It tries until ctx
-// ends; a record that the broker will never take is an error.
+// awaitResult notes where the result of a request that is not sent yet will be read from.
+func (c *Client) awaitResult(ctx context.Context, request Request, topic string) (result, error) {
+	r := result{Listener: &Listener{client: c, topic: topic}}
+	err := c.insist(ctx, r.reading(), &r.outage, func() error {
+		partitions, err := stream.Partitions(ctx, c.broker.Client, topic)
+		if err != nil {
+			return err
+		}
+		// Results keep the customers' partitions, so one partition is all there is to read.
+		r.partition = kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(request.CustomerID)}, partitions...)
+		r.positions = make([]int64, len(partitions))
+		r.positions[r.partition], err = stream.LastOffset(ctx, c.broker.Client, topic, r.partition)
+		return err
+	})
+	return r, err
+}
+
+// unanswered is why there is no answer: an error that stays, or that ctx ended, and what was wrong until then.
+func unanswered(ctx context.Context, err error) error {
+	_, refused := errors.AsType[*Refusal](err)
+	if ctx.Err() == nil || refused {
+		return err
+	}
+	if errors.Is(err, errNothingCame) {
+		return fmt.Errorf("%w; is a worker running?", ErrNoAnswer)
+	}
+	return fmt.Errorf("%w: %w", ErrNoAnswer, err)
+}
+
+// Send publishes records and returns when all are acknowledged. It tries until ctx ends. A record that the broker
+// will never take is an error, and so is a *Refusal: a topic that does not exist, or may not be written to. Others
+// of the records may have been written then.
 func (c *Client) Send(ctx context.Context, records []kafka.Message) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	var refused error
-	err := c.publisher.Publish(ctx, records, func(record kafka.Message, err error) []kafka.Message {
+	err := c.publisher.Publish(context.WithValue(ctx, giveUpKey{}, giveUp), records, func(record kafka.Message, err error) []kafka.Message {
 		refused = fmt.Errorf("the broker refuses a record of %d bytes for %s: %w", len(record.Value), record.Topic, err)
 		return nil
 	})
+	if refusal, ok := errors.AsType[*Refusal](context.Cause(ctx)); ok {
+		return refusal
+	}
 	return errors.Join(err, refused)
 }
 
-// Reachable says whether the brokers answer, without trying for long.
-func (c *Client) Reachable(ctx context.Context) error { return stream.Reachable(ctx, c.broker) }
+// Reachable says whether the brokers answer, without trying for long. It fails with a *Refusal if they do not let
+// this user in.
+func (c *Client) Reachable(ctx context.Context) error {
+	err := stream.Reachable(ctx, c.broker)
+	if err == nil {
+		return nil
+	}
+	if refusal := refusalOf(access{}, err); refusal != nil {
+		return refusal
+	}
+	return err
+}
