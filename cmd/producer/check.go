@@ -42,7 +42,7 @@ func (c *checkCommand) Run(ctx context.Context) error {
 	if properties := properties(c.Property); properties != nil {
 		fields["properties"] = properties
 	}
-	answer, err := c.ask(ctx, c.Topics.Checks, c.Topics.CheckResults, fields)
+	answer, err := c.ask(ctx, c.Topics.Checks, c.Topics.CheckResults, fields, c.SendEvent)
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func (f *fieldFlags) fields() map[string]any {
 // run sends a command, and shows its result.
 func (a *asking) run(ctx context.Context, kind string, fields map[string]any) error {
 	fields["type"] = kind
-	answer, err := a.ask(ctx, a.Topics.Commands, a.Topics.CommandResults, fields)
+	answer, err := a.ask(ctx, a.Topics.Commands, a.Topics.CommandResults, fields, kind != "customer.get")
 	if err != nil {
 		return err
 	}

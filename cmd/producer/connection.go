@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -44,23 +45,25 @@ func (c *connection) connect(ctx context.Context) (*client.Client, error) {
 	asker := client.New(c.Kafka.Broker(), c.Log.Logger(os.Stderr))
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	if err := asker.Reachable(ctx); err != nil {
-		return nil, fmt.Errorf("%w\nis it running? 'go run ./cmd/worker dev' starts one; --kafka-brokers says where another is", err)
+	err := asker.Reachable(ctx)
+	if _, refused := errors.AsType[*client.Refusal](err); err != nil && !refused {
+		err = fmt.Errorf("%w\nis it running? 'go run ./cmd/worker dev' starts one; --kafka-brokers says where another is, --kafka-tls-… and --kafka-sasl-… what its listener wants", err)
 	}
-	return asker, nil
+	return asker, err
 }
 
 // asking are the settings of commands that wait for one answer.
 type asking struct {
-	Customer       string        `short:"c" placeholder:"ID" group:"Request" help:"The customer."`
-	Timeout        time.Duration `default:"5s" group:"Request" help:"How long to wait for the result."`
-	RequestID      string        `placeholder:"ID" group:"Request" help:"Correlation id; one is made where none is given."`
-	IdempotencyKey string        `placeholder:"KEY" group:"Request" help:"Sending the same key again changes nothing more."`
-	connection     `embed:""`
+	Customer   string        `short:"c" placeholder:"ID" group:"Request" help:"The customer."`
+	Timeout    time.Duration `default:"5s" group:"Request" help:"How long to wait for the result."`
+	RequestID  string        `placeholder:"ID" group:"Request" help:"Correlation id; one is made where none is given."`
+	keys       `embed:""`
+	connection `embed:""`
 }
 
 func (a *asking) check(problems *settings.Problems) {
 	a.connection.check(problems)
+	a.keys.check(problems)
 	if a.Customer == "" {
 		problems.Missing("customer", "whom the request is about")
 	}
@@ -69,8 +72,9 @@ func (a *asking) check(problems *settings.Problems) {
 	}
 }
 
-// ask sends the fields as one record and waits for its result.
-func (a *asking) ask(ctx context.Context, topic, resultTopic string, fields map[string]any) (client.Answer, error) {
+// ask sends the fields as one record and waits for its result. changes says that the answer may change something: then
+// it is given an idempotency key, so that it does so once even if Kafka takes the record twice.
+func (a *asking) ask(ctx context.Context, topic, resultTopic string, fields map[string]any, changes bool) (client.Answer, error) {
 	asker, err := a.connect(ctx)
 	if err != nil {
 		return client.Answer{}, err
@@ -85,12 +89,17 @@ func (a *asking) ask(ctx context.Context, topic, resultTopic string, fields map[
 		id = client.NewRequestID()
 	}
 	headers := []kafka.Header{client.Header(wire.HeaderRequestID, id)}
-	if a.IdempotencyKey != "" {
-		headers = append(headers, client.Header(wire.HeaderIdempotencyKey, a.IdempotencyKey))
+	key := a.of(changes)
+	if key != "" {
+		headers = append(headers, client.Header(wire.HeaderIdempotencyKey, key))
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
-	return asker.Ask(ctx, client.Request{Topic: topic, CustomerID: a.Customer, Value: value, Headers: headers}, resultTopic)
+	answer, err := asker.Ask(ctx, client.Request{Topic: topic, CustomerID: a.Customer, Value: value, Headers: headers}, resultTopic)
+	if errors.Is(err, client.ErrNoAnswer) && key != "" {
+		err = fmt.Errorf("%w\nit may still be decided; ask again with --idempotency-key %s, and it counts once", err, key)
+	}
+	return answer, err
 }
 
 // setText sets a field where there is a value.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -87,7 +88,7 @@ func (c *importCommand) Run(ctx context.Context) error {
 		return err
 	}
 	answers := &answers{awaited: newAwaited[int](), failed: map[string]int{}}
-	stop, err := listen(ctx, sender, c.Topics.CommandResults, answers.settle)
+	ctx, stop, err := listen(ctx, sender, c.Topics.CommandResults, answers.settle)
 	if err != nil {
 		return err
 	}
@@ -103,6 +104,8 @@ func (c *importCommand) Run(ctx context.Context) error {
 	}
 	return c.report(summary)
 }
+
+var errInterrupted = errors.New("interrupted")
 
 func (c *importCommand) send(ctx context.Context, sender *client.Client, source *source, answers *answers, done *progress, summary *imported) error {
 	bar := newProgress(source.size, "customers", progressbar.OptionShowBytes(true))
@@ -131,12 +134,12 @@ func (c *importCommand) send(ctx context.Context, sender *client.Client, source 
 		}
 		summary.Commands += len(records)
 		if err := sender.Send(ctx, records); ctx.Err() != nil {
-			return errors.New("interrupted")
+			return cmp.Or(deaf(ctx), errInterrupted)
 		} else if err != nil {
 			return err
 		}
 		if missing := answers.wait(ctx, c.Timeout); ctx.Err() != nil {
-			return errors.New("interrupted")
+			return cmp.Or(deaf(ctx), errInterrupted)
 		} else if missing > 0 {
 			return fmt.Errorf("%d commands have no result: %w", missing, client.ErrNoAnswer)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -71,7 +71,7 @@ func (c *loadCommand) Run(ctx context.Context) error {
 		}
 	}
 	results := newTally()
-	stop, err := listen(ctx, sender, c.Topics.CheckResults, results.settle)
+	ctx, stop, err := listen(ctx, sender, c.Topics.CheckResults, results.settle)
 	if err != nil {
 		return err
 	}
@@ -83,22 +83,13 @@ func (c *loadCommand) Run(ctx context.Context) error {
 	}
 	sendSeconds := time.Since(began).Seconds()
 	missing := results.wait(ctx, c.Timeout)
+	if err := deaf(ctx); err != nil {
+		return fmt.Errorf("%d checks were sent: %w", count, err)
+	}
 	return c.report(loaded{
 		Rate: c.Rate, Sent: count, Answered: results.count(), Missing: missing, Seconds: time.Since(began).Seconds(),
 		SentPerSecond: float64(count) / sendSeconds, Latency: results.latencies(), Codes: results.codes,
 	})
-}
-
-// listen gives the results that come on a topic to settle, one at a time, until stop is called.
-func listen(ctx context.Context, reader *client.Client, topic string, settle func(kafka.Message)) (stop func(), err error) {
-	listener, err := reader.Listen(ctx, topic, false)
-	if err != nil {
-		return nil, err
-	}
-	listening, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
-	running.Go(func() { listener.Run(listening, settle) })
-	return func() { cancel(); running.Wait() }, nil
 }
 
 // garbagePercent leaves the processor to the worker where both are on one machine.
@@ -199,7 +190,7 @@ func newPicker(customers int, skew float64) func() int {
 // they are.
 func (c *loadCommand) prepare(ctx context.Context, sender *client.Client) error {
 	results := newTally()
-	stop, err := listen(ctx, sender, c.Topics.CommandResults, results.settle)
+	ctx, stop, err := listen(ctx, sender, c.Topics.CommandResults, results.settle)
 	if err != nil {
 		return err
 	}
@@ -225,11 +216,15 @@ func (c *loadCommand) prepare(ctx context.Context, sender *client.Client) error 
 			}
 		}
 		if err := sender.Send(ctx, records); err != nil {
-			return err
+			return cmp.Or(deaf(ctx), err)
 		}
 		_ = bar.Set(min(from+sendBatch, c.Customers))
 	}
-	if missing := results.wait(ctx, c.Timeout); missing > 0 {
+	missing := results.wait(ctx, c.Timeout)
+	if err := deaf(ctx); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	if missing > 0 {
 		return fmt.Errorf("prepare: %d commands have no result: %w", missing, client.ErrNoAnswer)
 	}
 	delete(results.codes, "ok")

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,12 +25,21 @@ type sendCommand struct {
 	Strict     bool          `group:"Request" help:"End at the first bad line."`
 	Wait       bool          `group:"Request" help:"Wait for the results, and print a summary."`
 	Timeout    time.Duration `default:"30s" group:"Request" help:"With --wait: give up when no result has come for so long."`
+	keys       `embed:""`
 	connection `embed:""`
+}
+
+// Help explains what a second run does.
+func (c *sendCommand) Help() string {
+	return `Lines that deduct (send_event) get an idempotency key each: that of --idempotency-key, or one made for this run, and the number
+of the line behind it. So a run that broke off can be repeated with the same key, and what it had sent counts once, as long as the
+lines are the same and the worker's --idempotency-window has not passed. A key costs Redis about as much as a customer for that time.`
 }
 
 // Check notes what is wrong with the flags.
 func (c *sendCommand) Check(problems *settings.Problems) {
 	c.connection.check(problems)
+	c.keys.check(problems)
 	if c.Timeout <= 0 {
 		problems.Add("--timeout must be more than 0s")
 	}
@@ -46,6 +56,7 @@ type sent struct {
 	Bad      int            `json:"bad_lines"`
 	Answered *int           `json:"answered,omitempty"`
 	Missing  int            `json:"missing,omitempty"`
+	Key      string         `json:"idempotency_key,omitempty"` // with the line's number, that of each line that deducts
 	Codes    map[string]int `json:"codes,omitempty"`
 	Latency  *latencies     `json:"latency_ms,omitempty"`
 }
@@ -62,8 +73,8 @@ func (c *sendCommand) Run(ctx context.Context) error {
 	}
 	results := newTally()
 	if c.Wait {
-		stop, err := listen(ctx, sender, c.Topics.CheckResults, results.settle)
-		if err != nil {
+		var stop func()
+		if ctx, stop, err = listen(ctx, sender, c.Topics.CheckResults, results.settle); err != nil {
 			return err
 		}
 		defer stop()
@@ -74,6 +85,9 @@ func (c *sendCommand) Run(ctx context.Context) error {
 	}
 	if c.Wait {
 		summary.Missing = results.wait(ctx, c.Timeout)
+		if err := deaf(ctx); err != nil {
+			return fmt.Errorf("%d requests were sent: %w", summary.Sent, err)
+		}
 		answered, latency := results.count(), results.latencies()
 		summary.Answered, summary.Codes, summary.Latency = &answered, results.codes, &latency
 	}
@@ -106,7 +120,7 @@ func (c *sendCommand) send(ctx context.Context, sender *client.Client, lines io.
 	var batch []kafka.Message
 	flush := func() error {
 		if err := sender.Send(ctx, batch); err != nil {
-			return err
+			return c.brokeOff(cmp.Or(deaf(ctx), err), summary)
 		}
 		summary.Sent += len(batch)
 		batch = batch[:0]
@@ -133,10 +147,12 @@ func (c *sendCommand) send(ctx context.Context, sender *client.Client, lines io.
 		if c.Wait {
 			results.expect(id, time.Now())
 		}
-		request := client.Request{
-			Topic: c.Topics.Checks, CustomerID: check.CustomerID, Value: bytes.Clone(line),
-			Headers: []kafka.Header{client.Header(wire.HeaderRequestID, id)},
+		headers := []kafka.Header{client.Header(wire.HeaderRequestID, id)}
+		if (check.SendEvent || check.Lock) && !c.NoIdempotencyKey {
+			summary.Key = cmp.Or(c.IdempotencyKey, run)
+			headers = append(headers, client.Header(wire.HeaderIdempotencyKey, fmt.Sprintf("%s/%d", summary.Key, number)))
 		}
+		request := client.Request{Topic: c.Topics.Checks, CustomerID: check.CustomerID, Value: bytes.Clone(line), Headers: headers}
 		if batch = append(batch, request.Record()); len(batch) == sendBatch {
 			if err := flush(); err != nil {
 				return nil, err
@@ -147,6 +163,22 @@ func (c *sendCommand) send(ctx context.Context, sender *client.Client, lines io.
 		return nil, fmt.Errorf("line %d: %w", number+1, err)
 	}
 	return summary, flush()
+}
+
+// brokeOff says how to go on after an error in the middle.
+func (c *sendCommand) brokeOff(err error, summary *sent) error {
+	if _, refused := errors.AsType[*client.Refusal](err); refused && summary.Sent == 0 {
+		return err // there is nothing to go on from
+	}
+	return fmt.Errorf("%d requests were sent, perhaps some behind them%s: %w", summary.Sent, sendAgain(summary), err)
+}
+
+// sendAgain says how what was sent can be sent once more, "" if nothing of it deducts.
+func sendAgain(summary *sent) string {
+	if summary.Key == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (send all again with --idempotency-key %s, and each counts once)", summary.Key)
 }
 
 func (c *sendCommand) report(summary *sent) error {
@@ -167,7 +199,7 @@ func (c *sendCommand) report(summary *sent) error {
 	}
 	switch {
 	case summary.Missing > 0:
-		fmt.Fprintf(os.Stderr, "%d requests have no result yet\n", summary.Missing)
+		fmt.Fprintf(os.Stderr, "%d requests have no result yet%s\n", summary.Missing, sendAgain(summary))
 		return exitNoAnswer
 	case summary.Bad > 0:
 		return exitError

@@ -41,7 +41,7 @@ func (c *tailCommand) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	seen, page := 0, newPage(os.Stdout)
-	listener.Run(ctx, func(record kafka.Message) {
+	return listener.Run(ctx, func(record kafka.Message) {
 		if ctx.Err() != nil || (c.Customer != "" && string(record.Key) != c.Customer) {
 			return
 		}
@@ -54,7 +54,6 @@ func (c *tailCommand) Run(ctx context.Context) error {
 			stop()
 		}
 	})
-	return nil
 }
 
 // printJSON prints a record's value as a line where it is JSON; a dead letter need

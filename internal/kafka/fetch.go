@@ -108,11 +108,11 @@ func (b Broker) fetchFrom(ctx context.Context, broker int32, request *kmsg.Fetch
 // read makes sense of a partition's part of an answer. It fails with *Truncated, with kafka-go's
 // OffsetOutOfRange, or with another error of a broker.
 func (w *wanted) read(part *kmsg.FetchResponseTopicPartition) (Fetched, error) {
-	if part.DivergingEpoch.EndOffset >= 0 {
-		return Fetched{}, &Truncated{w.Target, w.offset, part.DivergingEpoch.EndOffset}
-	}
 	if err := errorOf(part.ErrorCode); err != nil {
 		return Fetched{}, fmt.Errorf("fetch from %s: %w", w.Target, err)
+	}
+	if part.DivergingEpoch.EndOffset >= 0 {
+		return Fetched{}, &Truncated{w.Target, w.offset, part.DivergingEpoch.EndOffset}
 	}
 	f := Fetched{From: w.offset, Next: w.offset, End: part.HighWatermark, Epoch: -1, data: part.RecordBatches}
 	for _, t := range part.AbortedTransactions {

@@ -76,9 +76,24 @@ type Delivery struct {
 	Refused Refused
 	// Confirm is called before each try, and fails if there must be none. May be nil.
 	Confirm func(ctx context.Context) error
-	// Failed is told why a try failed that is followed by another. May be nil.
-	Failed func(err error)
+	// Failed is told why a try failed, a *TopicError. If it fails, there is no other. May be nil.
+	Failed func(err error) error
 }
+
+// TopicError is why something could not be written to a topic.
+type TopicError struct {
+	Target // the partition is AnyPartition if it is not known
+	Err    error
+}
+
+func (e *TopicError) Error() string {
+	if e.Partition == AnyPartition {
+		return fmt.Sprintf("publish to %s: %v", e.Topic, e.Err)
+	}
+	return fmt.Sprintf("publish to %s: %v", e.Target, e.Err)
+}
+
+func (e *TopicError) Unwrap() error { return e.Err }
 
 // Publish writes the records and returns when all are acknowledged. Within a partition they keep their order, also
 // over retries. It tries until it succeeds, Confirm fails or ctx ends.
@@ -144,7 +159,9 @@ func (w *publication) publish(ctx context.Context, records []Message) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", failed, context.Cause(ctx))
 		}
-		w.failed(ctx, failed, failures)
+		if err := w.failed(ctx, failed, failures); err != nil {
+			return err
+		}
 		failures++
 	}
 	return nil
@@ -157,15 +174,18 @@ func (w *publication) confirm(ctx context.Context) error {
 	return w.Confirm(ctx)
 }
 
-// failed waits before another try.
-func (w *publication) failed(ctx context.Context, err error, before int) {
+// failed waits before another try, if there is to be one.
+func (w *publication) failed(ctx context.Context, err error, before int) error {
+	if w.Failed != nil {
+		if err := w.Failed(err); err != nil {
+			return err
+		}
+	}
 	retry.Log(w.logger, "cannot publish, trying again", err, before)
 	w.options.Retried()
-	if w.Failed != nil {
-		w.Failed(err)
-	}
 	w.broker.forget()
 	retry.Pause(ctx, patience, before)
+	return nil
 }
 
 // route sorts records by where they go. It returns those for which that cannot be found out now, and why.
@@ -174,7 +194,7 @@ func (w *publication) route(ctx context.Context, records []Message, into map[Tar
 		layout, layoutErr := w.broker.layout(ctx, record.Topic)
 		if layoutErr != nil {
 			w.refusing.note(record.Topic, layoutErr)
-			unrouted, err = append(unrouted, record), layoutErr
+			unrouted, err = append(unrouted, record), &TopicError{Target{record.Topic, AnyPartition}, layoutErr}
 			continue
 		}
 		// A partition that is not there is the sender's mistake; the key still leads somewhere where the
@@ -238,7 +258,7 @@ func (w *publication) writeOnce(ctx context.Context, rest map[Target][]Message, 
 			delete(limits, to)
 		default:
 			w.refusing.note(to.Topic, err)
-			failed = fmt.Errorf("publish to %s: %w", to, err)
+			failed = &TopicError{to, err}
 		}
 		if len(rest[to]) == 0 {
 			delete(rest, to)

@@ -215,7 +215,10 @@ func TestATopicMayBeMadeLate(t *testing.T) {
 	late := servertest.Unique("late")
 	how := kafka.Delivery{Refused: func(kafka.Message, error) ([]kafka.Message, bool) { return nil, false }}
 	var once sync.Once
-	how.Failed = func(error) { once.Do(func() { servertest.CreateTopics(t, f.broker, 1, late) }) }
+	how.Failed = func(error) error {
+		once.Do(func() { servertest.CreateTopics(t, f.broker, 1, late) })
+		return nil
+	}
 	if err := f.publisher.Publish(t.Context(), []kafka.Message{{Topic: late, Key: []byte("key"), Value: []byte("a")}}, how); err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,10 @@ func (c *Consumer) flows(generation *kafka.Generation, commits *committer) (flow
 
 func (c *Consumer) delivery(f *flow, commits *committer) delivery {
 	a := f.assignment
-	how := kafka.Delivery{Refused: c.options.Refused, Failed: a.progress.fail}
+	how := kafka.Delivery{Refused: c.options.Refused, Failed: func(err error) error {
+		a.progress.fail(err)
+		return nil
+	}}
 	if c.options.ExactlyOnce {
 		return &exactlyOnce{
 			assignment: a, broker: c.broker, how: how, insist: f.insist, logger: f.logger,
