@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,8 @@ type Options struct {
 	// everything once.
 	ExactlyOnce  bool
 	OnTruncation Truncation
+	// StalledAfter is how long a partition may stand still that has records before Stalls lists it; 0 for the default.
+	StalledAfter time.Duration
 	// Lifetimes remembers in which lifetime of the group's offsets partitions were decided; nil if nothing lasts
 	// that decisions change.
 	Lifetimes Lifetimes
@@ -82,6 +85,7 @@ type Consumer struct {
 // NewConsumer makes a consumer; Run makes it work.
 func NewConsumer(broker kafka.Broker, options Options, decider Decider, publisher *kafka.Publisher, logger *slog.Logger, observer Observer) *Consumer {
 	options.ShutdownTimeout = min(options.ShutdownTimeout, MaxShutdownTimeout)
+	options.StalledAfter = cmp.Or(options.StalledAfter, stalledAfter)
 	if options.Lifetimes == nil {
 		options.Lifetimes = forgetful{}
 	}

@@ -34,8 +34,14 @@ type echo struct {
 	seen    []kafka.Message
 	settled int
 	inHand  int
-	changed chan struct{}
-	lost    bool // answer that the partition is lost
+	// What observers are told.
+	lags        map[int]lag // by partition
+	generations int         // that were joined
+	assigned    int         // partitions, -1 while not joined
+	skipped     int64
+	block       chan struct{} // nothing is decided until it is closed; nil: at once
+	changed     chan struct{}
+	lost        bool // answer that the partition is lost
 	// lifetimes are those of the batches, by partition, one after the other.
 	lifetimes map[int][]string
 }
@@ -43,7 +49,14 @@ type echo struct {
 func (e *echo) Partition(string, int) stream.PartitionDecider { return e }
 func (e *echo) Rest(context.Context, int64) bool              { return false }
 
-func (e *echo) Decide(_ context.Context, batch stream.Batch) (stream.Decision, error) {
+func (e *echo) Decide(ctx context.Context, batch stream.Batch) (stream.Decision, error) {
+	if e.block != nil {
+		select {
+		case <-e.block:
+		case <-ctx.Done():
+			return stream.Decision{}, context.Cause(ctx)
+		}
+	}
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	if known := e.lifetimes[batch.Partition]; len(known) == 0 || known[len(known)-1] != batch.Lifetime {
@@ -61,11 +74,46 @@ func (e *echo) Decide(_ context.Context, batch stream.Batch) (stream.Decision, e
 	return stream.Decision{Records: out, Next: batch.Next}, nil
 }
 
-func (e *echo) Assigned(int)                              {}
-func (e *echo) Lagging(string, int, int64, time.Duration) {}
-func (e *echo) Dropped(string, int)                       {}
-func (e *echo) Skipped(string, int, int64)                {}
-func (e *echo) Retried()                                  {}
+func (e *echo) Dropped(string, int) {}
+func (e *echo) Retried()            {}
+
+func (e *echo) Assigned(partitions int) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	if partitions >= 0 {
+		e.generations++
+	}
+	e.assigned = partitions
+}
+
+func (e *echo) Lagging(_ string, partition int, records int64, oldest time.Duration) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	if e.lags == nil {
+		e.lags = map[int]lag{}
+	}
+	e.lags[partition] = lag{records, oldest}
+}
+
+func (e *echo) Skipped(_ string, _ int, records int64) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	e.skipped += records
+}
+
+// with looks at what was seen.
+func (e *echo) with(look func()) {
+	e.mutex.Lock()
+	defer e.mutex.Unlock()
+	look()
+}
+
+// lag is what was told of a partition.
+type lag struct {
+	records int64
+	oldest  time.Duration
+}
+
 func (e *echo) InHand(more int) {
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
@@ -107,6 +155,7 @@ type setting struct {
 	// exactlyOnce is how consumers deliver.
 	exactlyOnce bool
 	register    *register
+	adjust      func(*stream.Options) // nil: not at all
 }
 
 // eachDelivery runs a test for either way of delivering.
@@ -146,10 +195,14 @@ var plainly = kafka.Delivery{Refused: func(kafka.Message, error) ([]kafka.Messag
 func (s *setting) consumer() (e *echo, stop func()) {
 	s.Helper()
 	e = &echo{out: s.out, changed: make(chan struct{}), lifetimes: map[int][]string{}}
-	e.consumer = stream.NewConsumer(s.broker, stream.Options{
+	options := stream.Options{
 		Group: s.group, Topics: []string{s.in}, SessionTimeout: 6 * time.Second, BatchMax: 7, ShutdownTimeout: 5 * time.Second, Refused: replace,
 		ExactlyOnce: s.exactlyOnce, Lifetimes: s.register,
-	}, e, s.publisher, servertest.Logger(s.T), e)
+	}
+	if s.adjust != nil {
+		s.adjust(&options)
+	}
+	e.consumer = stream.NewConsumer(s.broker, options, e, s.publisher, servertest.Logger(s.T), e)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.consumer.Run(ctx) }()

@@ -61,7 +61,7 @@ func (c *Consumer) Stalls() []Stall {
 	defer c.watch.mutex.Unlock()
 	var list []Stall
 	for at, s := range c.watch.seen {
-		if still := time.Since(s.since); s.lag > 0 && still >= stalledAfter {
+		if still := time.Since(s.since); s.lag > 0 && still >= c.options.StalledAfter {
 			list = append(list, Stall{at, still, s.lag, s.progress.reason()})
 		}
 	}
