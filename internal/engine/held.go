@@ -23,7 +23,7 @@ type HoldBack struct {
 func (b HoldBack) orDefaults() HoldBack {
 	return HoldBack{
 		Records: cmp.Or(b.Records, 10_000), Bytes: cmp.Or(b.Bytes, 4<<20),
-		Ahead: cmp.Or(b.Ahead, 100_000), AheadOfCustomer: cmp.Or(b.AheadOfCustomer, 2_000),
+		Ahead: cmp.Or(b.Ahead, 100_000), AheadOfCustomer: cmp.Or(b.AheadOfCustomer, 1_000),
 	}
 }
 

@@ -123,7 +123,7 @@ func (r *rig) remaining(feature string) string {
 	return result.Balance.Remaining.String()
 }
 
-func read[T any](t *testing.T, record kafka.Message) (result T) {
+func read[T any](t testing.TB, record kafka.Message) (result T) {
 	t.Helper()
 	if err := json.Unmarshal(record.Value, &result); err != nil {
 		t.Fatal(err, string(record.Value))

@@ -195,6 +195,19 @@ func (r *Redis) Kill() {
 	_ = r.command.Wait()
 }
 
+// Freeze stops Redis, and Thaw has it go on: connections to it stay, and nothing answers.
+func (r *Redis) Freeze(t testing.TB) { r.signal(t, syscall.SIGSTOP) }
+
+// Thaw ends a Freeze.
+func (r *Redis) Thaw(t testing.TB) { r.signal(t, syscall.SIGCONT) }
+
+func (r *Redis) signal(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	if err := r.command.Process.Signal(signal); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // StartSentinels starts three Sentinels that watch a master under the name "main".
 func StartSentinels(t testing.TB, master *Redis) (addrs []string) {
 	t.Helper()

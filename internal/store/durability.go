@@ -75,7 +75,9 @@ func (s *Store) eachMaster(ctx context.Context, visit func(ctx context.Context, 
 	reading, cancel := context.WithTimeout(ctx, layoutPatience)
 	defer cancel()
 	err := s.nodes.ForEachMaster(reading, func(_ context.Context, master *redis.Client) error {
-		visit(ctx, master.Options().Addr, master)
+		visiting, cancel := context.WithTimeout(ctx, shardPatience)
+		defer cancel()
+		visit(visiting, master.Options().Addr, master)
 		return nil
 	})
 	if err != nil {
