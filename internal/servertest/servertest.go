@@ -136,14 +136,14 @@ func Broker(t testing.TB) stream.Broker {
 	return BrokerAt(t, KafkaAddr(t))
 }
 
-// BrokerAt is the Kafka at an address.
-func BrokerAt(t testing.TB, addr string) stream.Broker {
+// BrokerAt is the Kafka at an address, or at those of several brokers.
+func BrokerAt(t testing.TB, addrs ...string) stream.Broker {
 	t.Helper()
 	transport := &kafka.Transport{MetadataTTL: time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
 	return stream.Broker{
-		Addresses: []string{addr},
-		Client:    &kafka.Client{Addr: kafka.TCP(addr), Transport: transport},
+		Addresses: addrs,
+		Client:    &kafka.Client{Addr: kafka.TCP(addrs...), Transport: transport},
 		Dialer:    &kafka.Dialer{Timeout: 5 * time.Second, DualStack: true},
 	}
 }
@@ -162,16 +162,20 @@ func Logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
-// CreateTopics creates topics with so many partitions, and returns when every one of
-// them has a leader that answers for it.
+// CreateTopics creates topics with so many partitions, and with three copies of each if there are
+// brokers enough. It returns when every partition has a leader that answers for it.
 func CreateTopics(t testing.TB, broker stream.Broker, partitions int, names ...string) {
 	t.Helper()
-	var topics []stream.Topic
-	for _, name := range names {
-		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: 1, Retention: time.Hour})
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
+	copies := 1
+	if len(broker.Addresses) >= 3 {
+		copies = 3
+	}
+	var topics []stream.Topic
+	for _, name := range names {
+		topics = append(topics, stream.Topic{Name: name, Partitions: partitions, ReplicationFactor: copies, Retention: time.Hour})
+	}
 	if _, err := stream.CreateTopics(ctx, broker.Client, topics); err != nil {
 		t.Fatal(err)
 	}
