@@ -15,15 +15,42 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
 	"tollgate/internal/stream"
 )
 
-func TestMain(m *testing.M) { os.Exit(servertest.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
 
-func TestAClusterGoesOnWithoutTheLeaderAndRefusesWhatTooFewBrokersHave(t *testing.T) {
+func TestACluster(t *testing.T) {
 	c := realtest.StartKafkaCluster(t, 3)
+	t.Run("has topics created as they should be", func(t *testing.T) { createsTopics(t, c) })
+	t.Run("goes on without the leader, and refuses what too few brokers have", func(t *testing.T) { survives(t, c) })
+}
+
+// createsTopics holds `worker topics create` against what real brokers tell of their topics.
+func createsTopics(t *testing.T, c *realtest.KafkaCluster) {
+	create := func(flags ...string) string {
+		out := proctest.Run(t, []string{"NO_COLOR=1"}, "worker", append([]string{"topics", "create", "--kafka-brokers", strings.Join(c.Addrs(), ",")}, flags...)...)
+		if out.Code != 0 {
+			t.Fatalf("exit code %d\n%s%s", out.Code, out.Stdout, out.Stderr)
+		}
+		return out.Stdout
+	}
+	if out := create(); strings.Count(out, "created") != 6 || strings.Contains(out, "Not as it should be") {
+		t.Errorf("new topics:\n%s", out)
+	}
+	if out := create(); strings.Count(out, "exists, as it should be") != 6 {
+		t.Errorf("once more:\n%s", out)
+	}
+	out := create("--topic-dead-letters", "alone", "--replication-factor", "1")
+	if !strings.Contains(out, "# kafka-reassign-partitions.sh gives alone 3 copies") || strings.Count(out, "differs") > 0 {
+		t.Errorf("one copy on three brokers:\n%s", out)
+	}
+}
+
+func survives(t *testing.T, c *realtest.KafkaCluster) {
 	topic := servertest.Unique("replicated")
 	servertest.CreateTopics(t, servertest.BrokerAt(t, c.Addrs()...), 1, topic)
 	c.AwaitWhole(t, topic)

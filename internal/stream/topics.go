@@ -49,7 +49,7 @@ func (t Topic) configs() []config {
 		{retentionBytes, "-1", "a bound on bytes throws records away before their time"},
 	}
 	if t.MinInsyncReplicas > 0 {
-		all = append(all, config{MinInsyncReplicas, strconv.Itoa(t.MinInsyncReplicas), minInsyncWhy(t.MinInsyncReplicas)})
+		all = append(all, config{MinInsyncReplicas, strconv.Itoa(t.MinInsyncReplicas), lossWhy})
 	}
 	if t.MaxMessageBytes > 0 {
 		all = append(all, config{maxMessageBytes, strconv.Itoa(t.MaxMessageBytes), "a dead letter must have room for the whole request, and for the headers that say why"})
@@ -251,35 +251,45 @@ func readConfigs(ctx context.Context, client *kafka.Client, states []TopicState)
 // (DescribeConfigs). It is nil if it could.
 func (s TopicState) Unread() error { return s.unread }
 
-// differences are what is not as it should be. An entry that the broker does not tell of
+// differences are what is not as it should be; what is safer than that is none. An entry that the broker does not tell of
 // (not all are Apache Kafka) counts as right.
 func (t Topic) differences(is TopicState) []Difference {
 	var all []Difference
 	if is.Partitions != t.Partitions {
 		all = append(all, Difference{PartitionCount, strconv.Itoa(is.Partitions), strconv.Itoa(t.Partitions), "requests and results should have the same number"})
 	}
-	if is.ReplicationFactor != t.ReplicationFactor {
-		all = append(all, Difference{ReplicationFactor, strconv.Itoa(is.ReplicationFactor), strconv.Itoa(t.ReplicationFactor), "copies of each partition"})
+	if is.ReplicationFactor < t.ReplicationFactor { // more of them is safer than what was asked for
+		why := lossWhy
+		if is.ReplicationFactor > 1 {
+			why = "with fewer copies, a broker that fails stops writes or leaves records on one broker"
+		}
+		all = append(all, Difference{ReplicationFactor, strconv.Itoa(is.ReplicationFactor), strconv.Itoa(t.ReplicationFactor), why})
 	}
 	for _, c := range t.configs() {
-		if value, told := is.configs[c.name]; told && value != c.value {
-			all = append(all, Difference{c.name, value, c.value, c.why})
+		value, told := is.configs[c.name]
+		if !told || value == c.value {
+			continue
 		}
+		if c.name == MinInsyncReplicas {
+			n, _ := strconv.Atoi(value)
+			switch {
+			case n < t.MinInsyncReplicas:
+				c.why = lossWhy
+			case n >= is.ReplicationFactor:
+				c.why = "no record can be written while a broker is away"
+			default: // safer than what was asked for
+				continue
+			}
+		}
+		all = append(all, Difference{c.name, value, c.value, c.why})
 	}
 	return all
 }
 
 const (
 	compactionWhy = "compaction keeps one record of a customer and throws the others away, and refuses records without a key"
-	lossWhy       = "an acknowledged result is lost if the one broker that has it fails"
+	lossWhy       = "an acknowledged record is lost if the one broker that has it fails"
 )
-
-func minInsyncWhy(wanted int) string {
-	if wanted > 1 {
-		return lossWhy
-	}
-	return "with more, no record can be written while a broker is away"
-}
 
 // Risks are what can lose a topic's records, or stop them from being written, on a cluster of
 // so many brokers. One broker has nothing to copy records to: then a single copy is no risk.

@@ -80,6 +80,28 @@ func TestATopicDiffersInWhatItsBrokerTells(t *testing.T) {
 			t.Errorf("%s is not told: got %+v", name, differs)
 		}
 	}
+	for _, c := range []struct {
+		name         string
+		copies       int
+		minInsync    string
+		differs      []string
+		becauseWrite bool
+	}{
+		{"more copies", 4, "2", nil, false},
+		{"more of them must have a record, and one can be missed", 4, "3", nil, false},
+		{"all of them must have a record", 3, "3", []string{MinInsyncReplicas}, true},
+		{"one of them need have it", 3, "1", []string{MinInsyncReplicas}, false},
+	} {
+		is := state()
+		is.ReplicationFactor, is.configs[MinInsyncReplicas] = c.copies, c.minInsync
+		differs := want.differences(is)
+		if !slices.Equal(configsOf(differs), c.differs) {
+			t.Errorf("%s: got %+v", c.name, differs)
+		}
+		if len(differs) == 1 && strings.Contains(differs[0].Why, "no record can be written") != c.becauseWrite {
+			t.Errorf("%s: got %+v", c.name, differs)
+		}
+	}
 	is := state()
 	is.Partitions, is.ReplicationFactor = 3, 2
 	if got := configsOf(want.differences(is)); !slices.Equal(got, []string{PartitionCount, ReplicationFactor}) {
