@@ -49,6 +49,10 @@ chaos-short: ## The same, ten seconds a fault
 access: ## TLS, SASL and ACLs on a real Kafka and a real Redis
 	go test -count=1 -tags real -v -timeout 10m ./test/access | grep -vE '^\s+time='
 
+.PHONY: rig
+rig: ## Test what tests rely on: a Kafka of three brokers, a log that is cut
+	go test -count=1 -tags real -v -timeout 20m ./internal/realtest
+
 .PHONY: memory
 memory: ## Measure what a million customers cost in Redis
 	go test -count=1 -tags real -v -timeout 30m ./test/memory

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -68,8 +69,8 @@ func (c *devCommand) Run(ctx context.Context) error {
 	defer redisServer.Close()
 
 	broker := (&settings.Kafka{Brokers: []string{kafkaServer.Addr}}).Broker()
-	topics := topicsToBe(c.Topics.Names(), devPartitions, 1, devRetention)
-	for _, name := range c.ReplyTopics {
+	var topics []kafka.Topic
+	for _, name := range slices.Concat(c.Topics.Names().All(), c.ReplyTopics) {
 		topics = append(topics, kafka.Topic{Name: name, Partitions: devPartitions, ReplicationFactor: 1, Retention: devRetention})
 	}
 	if _, err := broker.CreateTopics(ctx, topics); err != nil {

@@ -105,6 +105,8 @@ type worker struct {
 	http     *ops.HTTPServer
 	logger   *slog.Logger
 	topics   []string // that must exist
+	// replyTopics are those of topics that are not Tollgate's own.
+	replyTopics []string
 	// ephemeral says that what Redis holds is meant to be lost.
 	ephemeral bool
 }
@@ -114,7 +116,7 @@ type worker struct {
 func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, options store.Options, rules *balance.Catalog, page pageFlags, logger *slog.Logger) (*worker, error) {
 	w := &worker{broker: broker, redis: client, logger: logger, metrics: ops.NewMetrics()}
 	topics := s.Topics.Names()
-	w.topics = slices.Concat(topics.All(), s.ReplyTopics)
+	w.topics, w.replyTopics = slices.Concat(topics.All(), s.ReplyTopics), s.ReplyTopics
 	w.metrics.SetChecksTopic(topics.Checks)
 	w.metrics.SetCatalog(rules.Version)
 	var err error
@@ -232,6 +234,9 @@ func (w *worker) prepare(ctx context.Context) error {
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("topics are missing, or this user may not see them: %s; 'worker topics create' makes them, docs/security.md lists what a worker must be allowed", strings.Join(missing, ", "))
+	}
+	if !w.ephemeral {
+		w.warnOfTopics(ctx)
 	}
 	unsuitable, err := eventually(ctx, w, "redis", w.store.Unsuitable)
 	if err = errors.Join(err, unsuitable); err != nil {

@@ -1,24 +1,15 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
-	"time"
-
-	"github.com/jedib0t/go-pretty/v6/table"
-	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/catalog"
-	"tollgate/internal/kafka"
 	"tollgate/internal/ops"
 	"tollgate/internal/settings"
-	"tollgate/internal/terminal"
-	"tollgate/internal/wire"
 )
 
 type catalogCommand struct {
@@ -65,69 +56,6 @@ func (c *catalogCheckCommand) encode(rules *balance.Catalog, err error) error {
 		return settings.ExitCode(1)
 	}
 	return nil
-}
-
-type topicsCommand struct {
-	Create topicsCreateCommand `cmd:"" help:"Create the topics that are missing, and say how those that exist differ."`
-}
-
-type topicsCreateCommand struct {
-	Kafka             settings.Kafka  `embed:"" prefix:"kafka-" group:"Kafka"`
-	Topics            settings.Topics `embed:"" prefix:"topic-" group:"Topics"`
-	Partitions        int             `default:"12" group:"Topics" help:"Partitions of each topic; requests and results must have the same number."`
-	ReplicationFactor int             `default:"3" group:"Topics" help:"Copies of each partition."`
-	Retention         time.Duration   `default:"168h" group:"Topics" help:"How long records are kept."`
-	Output            string          `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json."`
-}
-
-// Check notes what is wrong with the settings.
-func (c *topicsCreateCommand) Check(problems *settings.Problems) {
-	c.Kafka.Check(problems)
-	c.Topics.Check(problems)
-	if c.Partitions < 1 {
-		problems.Add("--partitions must be 1 or more")
-	}
-	if c.ReplicationFactor < 1 {
-		problems.Add("--replication-factor must be 1 or more")
-	}
-	if c.Retention < time.Minute {
-		problems.Add("--retention must be 1m or more")
-	}
-}
-
-func (c *topicsCreateCommand) Run(ctx context.Context) error {
-	broker := c.Kafka.Broker()
-	if err := broker.Reachable(ctx); err != nil {
-		return err
-	}
-	states, err := broker.CreateTopics(ctx, topicsToBe(c.Topics.Names(), c.Partitions, c.ReplicationFactor, c.Retention))
-	if errors.Is(err, kafkago.InvalidReplicationFactor) {
-		return fmt.Errorf("%w\n--replication-factor must not be more than the brokers that there are", err)
-	}
-	if err != nil {
-		return err
-	}
-	if c.Output == "json" {
-		return json.NewEncoder(os.Stdout).Encode(states)
-	}
-	rows := terminal.NewTable(os.Stdout, table.Row{"topic", "", ""})
-	for _, state := range states {
-		what := "exists"
-		if state.Created {
-			what = "created"
-		}
-		rows.AppendRow(table.Row{state.Name, what, strings.Join(state.Differs, "; ")})
-	}
-	rows.Render()
-	return nil
-}
-
-func topicsToBe(names wire.Topics, partitions, replicationFactor int, retention time.Duration) []kafka.Topic {
-	var topics []kafka.Topic
-	for _, name := range names.All() {
-		topics = append(topics, kafka.Topic{Name: name, Partitions: partitions, ReplicationFactor: replicationFactor, Retention: retention})
-	}
-	return topics
 }
 
 type versionCommand struct {

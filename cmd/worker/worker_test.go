@@ -117,7 +117,7 @@ func TestMissingTopicsAreNamedAndCreated(t *testing.T) {
 		}
 	}
 	out := proctest.Run(t, nil, "worker", args...)
-	if out.Code != 0 || !strings.Contains(out.Stdout, "created") || !strings.Contains(out.Stdout, fmt.Sprintf("it has %d partitions, not 3", proctest.Partitions)) {
+	if out.Code != 0 || !strings.Contains(out.Stdout, "created") || !strings.Contains(out.Stdout, fmt.Sprintf("--partitions %d", proctest.Partitions)) {
 		t.Errorf("exit code %d\n%s%s", out.Code, out.Stdout, out.Stderr)
 	}
 }

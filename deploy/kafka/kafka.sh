@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real Apache Kafka on loopback, single node, from its jars in the Maven repository.
+# A real Apache Kafka on loopback, one node, from its jars in the Maven repository.
 #
 #   kafka.sh start [PORT]   starts it (9092 where no port is given) and waits until it answers
 #   kafka.sh stop  [PORT]   stops it
@@ -8,7 +8,8 @@
 # State lies in $TOLLGATE_KAFKA_DIR (.cache/kafka in the project) and is kept over restarts;
 # TOLLGATE_KAFKA_FRESH=1 begins anew. TOLLGATE_KAFKA_ADVERTISED=HOST:PORT is where clients are
 # sent, if that is not where it listens (a proxy). TOLLGATE_KAFKA_PROPERTIES names a file of
-# further properties, TOLLGATE_KAFKA_FORMAT has further arguments of the format tool.
+# further properties, TOLLGATE_KAFKA_FORMAT has further arguments of the format tool,
+# TOLLGATE_KAFKA_HEAP is the most memory that it takes (1g).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,7 +30,7 @@ fetch_jars() {
   echo "$wanted" > "$jars/.pom"
 }
 
-java_kafka() { exec java -Xmx1g -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
+java_kafka() { exec java -Xmx${TOLLGATE_KAFKA_HEAP:-1g} -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
@@ -55,7 +56,7 @@ start() {
   fi
   java_kafka kafka.Kafka "$data/server.properties" > "$data/kafka.log" 2>&1 < /dev/null &
   echo $! > "$data/pid"
-  for _ in $(seq 600); do
+  for _ in $(seq 1200); do
     if answers; then
       echo "kafka.sh: Kafka $(version) answers at 127.0.0.1:$port (process $(cat "$data/pid"))"
       return
@@ -63,7 +64,7 @@ start() {
     kill -0 "$(cat "$data/pid")" 2>/dev/null || { tail -20 "$data/kafka.log" >&2; exit 1; }
     sleep 0.1
   done
-  echo "kafka.sh: Kafka did not answer within a minute" >&2
+  echo "kafka.sh: Kafka did not answer within two minutes" >&2
   tail -20 "$data/kafka.log" >&2
   exit 1
 }
@@ -87,5 +88,5 @@ case $command in
   start) start ;;
   stop) stop ;;
   jars) fetch_jars ;;
-  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,7 @@ func NewDeploymentOn(t testing.TB, broker kafka.Broker, redisFlags ...string) *D
 	servertest.CreateTopics(t, d.Broker, Partitions, d.Topics.All()...)
 	d.Client = client.New(d.Broker, servertest.Logger(t))
 	d.flags = append([]string{
-		"run", "--kafka-brokers", broker.Addresses[0], "--catalog", d.Catalog,
+		"run", "--kafka-brokers", strings.Join(broker.Addresses, ","), "--catalog", d.Catalog,
 		"--kafka-group", name, "--redis-prefix", name + ":", "--kafka-session-timeout", "2s",
 	}, redisFlags...)
 	d.TopicFlags = []string{

@@ -10,9 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +20,10 @@ import (
 	"tollgate/internal/proctest"
 )
 
-const startTimeout = 60 * time.Second
+const (
+	startTimeout = 2 * time.Minute // on a machine that has much else to do
+	pollEvery    = 20 * time.Millisecond
+)
 
 // Until waits for a condition that nothing announces.
 func Until(t testing.TB, what string, done func() bool) {
@@ -33,7 +34,7 @@ func Until(t testing.TB, what string, done func() bool) {
 // UntilWithin is Until with a patience of its own.
 func UntilWithin(t testing.TB, patience time.Duration, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(pollEvery) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %v", what, patience)
 		}
@@ -44,108 +45,6 @@ func UntilWithin(t testing.TB, patience time.Duration, what string, done func() 
 func Port(addr string) string {
 	_, port, _ := net.SplitHostPort(addr)
 	return port
-}
-
-// Kafka is a real Kafka of a test's own.
-type Kafka struct {
-	Addr string
-	env  []string
-}
-
-// root is the folder of the project: tests run in those of their packages.
-var root = sync.OnceValue(func() string {
-	folder := "."
-	for {
-		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
-			return folder
-		}
-		folder = filepath.Join(folder, "..")
-	}
-})
-
-func kafkaScript() string { return filepath.Join(root(), "deploy/kafka/kafka.sh") }
-
-// KafkaOptions are what a Kafka has beyond deploy/kafka/server.properties.
-type KafkaOptions struct {
-	Advertised string // where clients are sent, "" for where it listens
-	// Properties makes further properties for a Kafka at an address.
-	Properties func(addr string) string
-	Format     string // further arguments of the format tool
-}
-
-// StartKafka starts a Kafka.
-func StartKafka(t testing.TB, options KafkaOptions) *Kafka {
-	t.Helper()
-	k := &Kafka{Addr: freeKafkaAddr(t), env: os.Environ()}
-	k.env = append(k.env, "TOLLGATE_KAFKA_ADVERTISED="+options.Advertised, "TOLLGATE_KAFKA_FORMAT="+options.Format)
-	if options.Properties != nil {
-		file := filepath.Join(t.TempDir(), "properties")
-		if err := os.WriteFile(file, []byte(options.Properties(k.Addr)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		k.env = append(k.env, "TOLLGATE_KAFKA_PROPERTIES="+file)
-	}
-	k.Start(t)
-	t.Cleanup(func() {
-		_ = exec.Command(kafkaScript(), "stop", Port(k.Addr)).Run()
-		_ = os.RemoveAll(k.folder())
-	})
-	return k
-}
-
-func (k *Kafka) folder() string { return filepath.Join(root(), ".cache/kafka", Port(k.Addr)) }
-
-// freeKafkaAddr is an address where nobody listens, nor where the controller would.
-func freeKafkaAddr(t testing.TB) string {
-	t.Helper()
-	for {
-		addr := proctest.FreeAddr(t)
-		if listener, err := net.Listen("tcp", ControllerAddr(addr)); err == nil {
-			_ = listener.Close()
-			return addr
-		}
-	}
-}
-
-// ControllerAddr is where kafka.sh has the controller of a Kafka listen.
-func ControllerAddr(addr string) string {
-	port, _ := strconv.Atoi(Port(addr))
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port+1))
-}
-
-// Start starts Kafka again after Kill.
-func (k *Kafka) Start(t testing.TB) {
-	t.Helper()
-	command := exec.Command(kafkaScript(), "start", Port(k.Addr))
-	command.Env = k.env
-	var stderr strings.Builder
-	command.Stderr = &stderr // not stdout, which Kafka would keep open
-	if err := command.Run(); err != nil {
-		t.Fatalf("start Kafka: %v\n%s", err, stderr.String())
-	}
-}
-
-// Kill ends Kafka with SIGKILL.
-func (k *Kafka) Kill(t testing.TB) {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(k.folder(), "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	Until(t, "end of Kafka", func() bool {
-		connection, err := net.DialTimeout("tcp", k.Addr, time.Second)
-		if err == nil {
-			_ = connection.Close()
-		}
-		return err != nil
-	})
 }
 
 // Redis is a real redis-server of a test's own.

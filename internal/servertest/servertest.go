@@ -136,12 +136,12 @@ func Broker(t testing.TB) kafka.Broker {
 	return BrokerAt(t, KafkaAddr(t))
 }
 
-// BrokerAt is the Kafka at an address.
-func BrokerAt(t testing.TB, addr string) kafka.Broker {
+// BrokerAt is the Kafka at an address, or at those of several brokers.
+func BrokerAt(t testing.TB, addrs ...string) kafka.Broker {
 	t.Helper()
 	transport := &kafkago.Transport{MetadataTTL: time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
-	return kafka.NewBroker([]string{addr}, transport)
+	return kafka.NewBroker(addrs, transport)
 }
 
 // Unique is a name that no other test uses, now or in another run.
@@ -158,16 +158,20 @@ func Logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), nil))
 }
 
-// CreateTopics creates topics with so many partitions, and returns when every one of
-// them has a leader that answers for it.
+// CreateTopics creates topics with so many partitions, and with three copies of each if there are
+// brokers enough. It returns when every partition has a leader that answers for it.
 func CreateTopics(t testing.TB, broker kafka.Broker, partitions int, names ...string) {
 	t.Helper()
-	var topics []kafka.Topic
-	for _, name := range names {
-		topics = append(topics, kafka.Topic{Name: name, Partitions: partitions, ReplicationFactor: 1, Retention: time.Hour})
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
+	copies := 1
+	if len(broker.Addresses) >= 3 {
+		copies = 3
+	}
+	var topics []kafka.Topic
+	for _, name := range names {
+		topics = append(topics, kafka.Topic{Name: name, Partitions: partitions, ReplicationFactor: copies, Retention: time.Hour})
+	}
 	if _, err := broker.CreateTopics(ctx, topics); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"regexp"
+	"time"
 
 	"tollgate/internal/wire"
 )
@@ -50,5 +51,27 @@ func (t *Topics) Names() wire.Topics {
 	return wire.Topics{
 		Checks: t.Checks, CheckResults: t.CheckResults, UsageEvents: t.UsageEvents,
 		Commands: t.Commands, CommandResults: t.CommandResults, DeadLetters: t.DeadLetters,
+	}
+}
+
+// Retention is how long the topics keep records. Each has its own reason.
+type Retention struct {
+	Requests    time.Duration `default:"168h" help:"Checks and commands: longer than the longest time without workers, or they are gone undecided."`
+	Results     time.Duration `default:"72h" help:"Results: until whoever asked has read them; a long weekend to see why something was denied."`
+	UsageEvents time.Duration `default:"2160h" help:"Usage events: they are money, and billing may be away for long; also what a restored Redis is brought up to date with."`
+	DeadLetters time.Duration `default:"720h" help:"Dead letters: until somebody has looked at them and sent them again."`
+}
+
+const minRetention = time.Minute
+
+// Check notes what is wrong.
+func (r *Retention) Check(problems *Problems) {
+	for _, kept := range []struct {
+		what string
+		d    time.Duration
+	}{{"requests", r.Requests}, {"results", r.Results}, {"usage-events", r.UsageEvents}, {"dead-letters", r.DeadLetters}} {
+		if kept.d < minRetention {
+			problems.Add("--retention-%s must be 1m or more", kept.what)
+		}
 	}
 }

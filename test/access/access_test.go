@@ -169,6 +169,7 @@ func TestSASLOverTLSWithTheSmallestACLs(t *testing.T) {
 	for mechanism, secret := range map[string]string{"plain": password, "scram-sha-256": "secret", "scram-sha-512": "secret"} {
 		worker, _ := s.test.StartReady(t, append(flags(mechanism, secret), "--log-level", "debug")...)
 		decides(t, s.test)
+		worker.AwaitOutput(t, "that takes the right to DescribeConfigs")
 		noSecrets(t, worker, secret)
 		if code := worker.Stop(t); code != 0 {
 			t.Errorf("%s: exit code %d\n%s", mechanism, code, worker.Output())

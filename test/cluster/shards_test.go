@@ -16,10 +16,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"tollgate/internal/kafka"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
-	"tollgate/internal/kafka"
 	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
@@ -190,7 +190,7 @@ func (s *shardScene) load(t *testing.T) (stop func()) {
 				s.mutex.Unlock()
 				n++
 			}
-			if err := s.publisher.Publish(context.WithoutCancel(ctx), records, nil); err != nil {
+			if err := s.publisher.Publish(context.WithoutCancel(ctx), records, kafka.Delivery{}); err != nil {
 				t.Error(err)
 				return
 			}

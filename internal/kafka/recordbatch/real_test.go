@@ -1,6 +1,6 @@
 //go:build real
 
-package recordbatch
+package recordbatch_test
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
 
+	"tollgate/internal/kafka/recordbatch"
 	"tollgate/internal/realtest"
 )
 
@@ -87,7 +88,7 @@ func (r *rig) produce(topic string, batch []byte) int64 {
 	return base
 }
 
-func (r *rig) fetch(topic string, offset int64, bytes int32) (data []byte, aborted []AbortedTransaction) {
+func (r *rig) fetch(topic string, offset int64, bytes int32) (data []byte, aborted []recordbatch.AbortedTransaction) {
 	r.Helper()
 	request := kmsg.NewPtrFetchRequest()
 	request.MaxWaitMillis, request.MinBytes, request.MaxBytes, request.IsolationLevel = 500, 1, bytes, 1
@@ -104,15 +105,15 @@ func (r *rig) fetch(topic string, offset int64, bytes int32) (data []byte, abort
 		r.Fatalf("error %d", answer.ErrorCode)
 	}
 	for _, transaction := range answer.AbortedTransactions {
-		aborted = append(aborted, AbortedTransaction{transaction.ProducerID, transaction.FirstOffset})
+		aborted = append(aborted, recordbatch.AbortedTransaction{transaction.ProducerID, transaction.FirstOffset})
 	}
 	return answer.RecordBatches, aborted
 }
 
-func keyed(keys ...string) []Record {
-	var out []Record
+func keyed(keys ...string) []recordbatch.Record {
+	var out []recordbatch.Record
 	for _, key := range keys {
-		out = append(out, Record{Key: []byte(key), Value: []byte(strings.Repeat("value of "+key, 10))})
+		out = append(out, recordbatch.Record{Key: []byte(key), Value: []byte(strings.Repeat("value of "+key, 10))})
 	}
 	return out
 }
@@ -131,9 +132,9 @@ func TestOnRealKafka(t *testing.T) {
 // codecs: Kafka checks each batch, and where the topic has another compression writes it anew with
 // Java's libraries.
 func (r *rig) codecs(t *testing.T) {
-	var records []Record
+	var records []recordbatch.Record
 	for i := range 3000 {
-		records = append(records, Record{Key: fmt.Appendf(nil, "key-%d", i), Value: fmt.Appendf(nil, `{"n": %d, "text": %q}`, i, text(i%700))})
+		records = append(records, recordbatch.Record{Key: fmt.Appendf(nil, "key-%d", i), Value: fmt.Appendf(nil, `{"n": %d, "text": %q}`, i, recordbatch.Text(i%700))})
 	}
 	ctx := t.Context()
 	for topic, config := range map[string]map[string]string{
@@ -143,26 +144,26 @@ func (r *rig) codecs(t *testing.T) {
 	} {
 		config["max.message.bytes"] = "10000000"
 		r.create(topic, config)
-		for _, compression := range []Compression{None, Gzip, Snappy, LZ4, Zstd} {
-			batch, err := Append(nil, records, noon, NoProducer, false, compression)
+		for _, compression := range []recordbatch.Compression{recordbatch.None, recordbatch.Gzip, recordbatch.Snappy, recordbatch.LZ4, recordbatch.Zstd} {
+			batch, err := recordbatch.Append(nil, records, recordbatch.Noon, recordbatch.NoProducer, false, compression)
 			if err != nil {
 				t.Fatal(err)
 			}
 			base := r.produce(topic, batch)
 			data, _ := r.fetch(topic, base, 10_000_000)
-			h, err := readHeader(data)
+			h, err := recordbatch.ReadHeader(data)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := compressionIn(topic, compression); h.compression() != want {
-				t.Errorf("%s: %v became %v", topic, compression, h.compression())
+			if want := compressionIn(topic, compression); h.Compression() != want {
+				t.Errorf("%s: %v became %v", topic, compression, h.Compression())
 			}
-			plan, err := planFor(h.compression(), h.records)
+			plan, err := planFor(h.Compression(), h.records)
 			if err != nil {
 				t.Fatal(err)
 			}
-			reader := NewReader(data, base, nil, Options{})
-			got, err := readAll(ctx, reader, 1000, 1<<20)
+			reader := recordbatch.NewReader(data, base, nil, recordbatch.Options{})
+			got, err := recordbatch.ReadAll(ctx, reader, 1000, 1<<20)
 			if err != nil || len(got) != len(records) || reader.Position() != base+int64(len(records)) {
 				t.Fatalf("%s, %v: %d records, %v", topic, compression, len(got), err)
 			}
@@ -174,9 +175,9 @@ func (r *rig) codecs(t *testing.T) {
 	}
 }
 
-func compressionIn(topic string, sent Compression) Compression {
+func compressionIn(topic string, sent recordbatch.Compression) recordbatch.Compression {
 	name, _, _ := strings.Cut(topic, "-") // the level
-	if c, err := ParseCompression(name); err == nil {
+	if c, err := recordbatch.ParseCompression(name); err == nil {
 		return c
 	}
 	return sent
@@ -188,7 +189,7 @@ func (r *rig) compaction(t *testing.T) {
 		"cleanup.policy": "compact", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001", "min.compaction.lag.ms": "0", "delete.retention.ms": "0",
 	})
 	send := func(keys ...string) {
-		batch, err := Append(nil, keyed(keys...), time.Now(), NoProducer, false, LZ4)
+		batch, err := recordbatch.Append(nil, keyed(keys...), time.Now(), recordbatch.NoProducer, false, recordbatch.LZ4)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,20 +202,20 @@ func (r *rig) compaction(t *testing.T) {
 	realtest.Until(t, "compaction", func() bool {
 		send("z") // the segment that is written to is never compacted
 		data, _ = r.fetch(topic, 0, 1<<20)
-		h, err := readHeader(data)
+		h, err := recordbatch.ReadHeader(data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return h.last == 5 && h.count == 3
+		return h.Last() == 5 && h.Count() == 3
 	})
 	for from, want := range map[int64]int{0: 3, 2: 1, 3: 0, 5: 0} {
 		data, _ := r.fetch(topic, from, 1) // Kafka answers with one whole batch
-		h, err := readHeader(data)
-		if err != nil || h.base != 0 || h.last != 5 {
+		h, err := recordbatch.ReadHeader(data)
+		if err != nil || h.First() != 0 || h.Last() != 5 {
 			t.Fatalf("from %d: Kafka answers with %+v, %v", from, h, err)
 		}
-		reader := NewReader(data[:h.size], from, nil, Options{})
-		got, err := readAll(t.Context(), reader, 10, 1<<20)
+		reader := recordbatch.NewReader(data[:h.Size()], from, nil, recordbatch.Options{})
+		got, err := recordbatch.ReadAll(t.Context(), reader, 10, 1<<20)
 		if err != nil || len(got) != want || reader.Position() != 6 || reader.Epoch() != 0 {
 			t.Errorf("from %d: %d records, position %d, epoch %d, %v", from, len(got), reader.Position(), reader.Epoch(), err)
 		}
@@ -266,12 +267,12 @@ func (r *rig) transactions(t *testing.T) {
 	end(0, kgo.TryCommit)
 
 	var data []byte
-	var aborted []AbortedTransaction
-	var all []Record
+	var aborted []recordbatch.AbortedTransaction
+	var all []recordbatch.Record
 	realtest.Until(t, "the ends of the transactions", func() bool {
 		data, aborted = r.fetch(topic, 0, 1<<20)
 		var err error
-		if all, err = readAll(ctx, NewReader(data, 0, nil, Options{}), 3, 1<<20); err != nil {
+		if all, err = recordbatch.ReadAll(ctx, recordbatch.NewReader(data, 0, nil, recordbatch.Options{}), 3, 1<<20); err != nil {
 			t.Fatal(err)
 		}
 		return len(all) == 21
@@ -284,9 +285,9 @@ func (r *rig) transactions(t *testing.T) {
 			want = append(want, string(all[i].Value))
 		}
 	}
-	reader := NewReader(data, 0, aborted, Options{})
-	got, err := readAll(ctx, reader, 3, 1<<20)
-	if err != nil || len(want) != 11 || !slices.Equal(texts(got), want) || reader.Position() <= all[20].Offset+1 {
+	reader := recordbatch.NewReader(data, 0, aborted, recordbatch.Options{})
+	got, err := recordbatch.ReadAll(ctx, reader, 3, 1<<20)
+	if err != nil || len(want) != 11 || !slices.Equal(recordbatch.Texts(got), want) || reader.Position() <= all[20].Offset+1 {
 		t.Errorf("%d records of %d, position %d, %v", len(got), len(want), reader.Position(), err)
 	}
 }
