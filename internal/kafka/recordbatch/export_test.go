@@ -2,12 +2,13 @@ package recordbatch
 
 // What the tests against a real Kafka, which are in a package of their own, have in common with the others.
 var (
-	ReadHeader = readHeader
-	ReadAll    = readAll
-	Texts      = texts
-	Text       = text
-	Codecs     = codecs
-	Noon       = noon
+	ReadHeader  = readHeader
+	ReadAll     = readAll
+	Texts       = texts
+	Text        = text
+	Codecs      = codecs
+	Noon        = noon
+	SameContent = sameContent
 )
 
 // First and Last are the offsets that a batch reaches from and to, Count and Size its records and bytes.
