@@ -180,3 +180,29 @@ func truncateEpochs(folder string, end int64) error {
 	header := []string{fields[0], strconv.Itoa(len(kept))}
 	return os.WriteFile(file, []byte(lines(append(header, kept...)...)), 0o600)
 }
+
+// Corrupt changes a byte of the batch that begins at an offset, as a failing disk does: Kafka is stopped, and started
+// again. It hands the batch out as it is; whoever reads it finds its checksum wrong.
+func (k *Kafka) Corrupt(t testing.TB, topic string, partition int, offset int64) {
+	t.Helper()
+	k.Stop(t) // in an orderly way: after a crash Kafka would look, and cut it off
+	segment := filepath.Join(k.folder(), "logs", fmt.Sprintf("%s-%d", topic, partition), fmt.Sprintf("%020d.log", 0))
+	_, from, err := wholeBatches(segment, offset)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lengthAt, lengthEnd = 8, 12
+	if base := int64(binary.BigEndian.Uint64(log[from:])); base != offset {
+		t.Fatalf("no batch of %s/%d begins at %d, but one at %d", topic, partition, offset, base)
+	}
+	end := from + lengthEnd + int64(binary.BigEndian.Uint32(log[from+lengthAt:]))
+	log[end-1] ^= 0xff
+	if err := os.WriteFile(segment, log, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.Start(t)
+}

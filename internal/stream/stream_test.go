@@ -39,6 +39,7 @@ type echo struct {
 	generations int         // that were joined
 	assigned    int         // partitions, -1 while not joined
 	skipped     int64
+	signature   string        // is put on what it writes
 	block       chan struct{} // nothing is decided until it is closed; nil: at once
 	changed     chan struct{}
 	lost        bool // answer that the partition is lost
@@ -69,7 +70,11 @@ func (e *echo) Decide(ctx context.Context, batch stream.Batch) (stream.Decision,
 	var out []kafka.Message
 	for _, record := range batch.Records {
 		e.seen = append(e.seen, record)
-		out = append(out, kafka.Message{Topic: e.out, Partition: -1, Key: record.Key, Value: record.Value, Headers: record.Headers})
+		headers := record.Headers
+		if e.signature != "" {
+			headers = append(slices.Clone(headers), kafka.Header{Key: "by", Value: []byte(e.signature)})
+		}
+		out = append(out, kafka.Message{Topic: e.out, Partition: -1, Key: record.Key, Value: record.Value, Headers: headers})
 	}
 	return stream.Decision{Records: out, Next: batch.Next}, nil
 }
