@@ -66,7 +66,7 @@ func (r *rig) create(topic string, config map[string]string) {
 func (r *rig) produce(topic string, batch []byte) int64 {
 	r.Helper()
 	request := kmsg.NewPtrProduceRequest()
-	request.Acks, request.TimeoutMillis = -1, 10_000
+	request.Acks, request.TimeoutMillis = -1, 60_000
 	one, partition := kmsg.NewProduceRequestTopic(), kmsg.NewProduceRequestTopicPartition()
 	partition.Records = batch
 	one.Topic, one.Partitions = topic, append(one.Partitions, partition)
@@ -132,7 +132,7 @@ func TestOnRealKafka(t *testing.T) {
 // Java's libraries.
 func (r *rig) codecs(t *testing.T) {
 	var records []Record
-	for i := range 3000 {
+	for i := range 1000 {
 		records = append(records, Record{Key: fmt.Appendf(nil, "key-%d", i), Value: fmt.Appendf(nil, `{"n": %d, "text": %q}`, i, text(i%700))})
 	}
 	ctx := t.Context()
@@ -143,7 +143,11 @@ func (r *rig) codecs(t *testing.T) {
 	} {
 		config["max.message.bytes"] = "10000000"
 		r.create(topic, config)
-		for _, compression := range []Compression{None, Gzip, Snappy, LZ4, Zstd} {
+		sent := []Compression{None}
+		if topic == "as-sent" {
+			sent = []Compression{None, Gzip, Snappy, LZ4, Zstd}
+		}
+		for _, compression := range sent {
 			batch, err := Append(nil, records, noon, NoProducer, false, compression)
 			if err != nil {
 				t.Fatal(err)
