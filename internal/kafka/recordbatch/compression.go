@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/snappy/xerial"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -72,7 +74,9 @@ func appendCompressed(dst, records []byte, c Compression) ([]byte, error) {
 		defer gzipWriters.Put(w)
 		return compressTo(dst, records, w)
 	case Snappy:
-		// Encode leaves its header out behind what is there already.
+		// Encode goes through a buffer of its own where there is no room for a block at its largest, and leaves
+		// its header out behind what is there already.
+		dst = slices.Grow(dst, xerialHeaderBytes+(len(records)/xerialBlockBytes+1)*(xerialLengthBytes+snappy.MaxEncodedLen(xerialBlockBytes)))
 		return append(dst, xerial.Encode(dst[len(dst):], records)...), nil
 	case LZ4:
 		w := lz4Writers.Get().(*lz4.Writer)

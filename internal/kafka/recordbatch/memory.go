@@ -8,8 +8,10 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// decoders is what all readers of the process may hold together for decompressing.
-var decoders = newBudget(64 << 20)
+// decoders is what all readers of the process may hold together for decompressing: three of the
+// largest windows, or some thirty decoders for batches as producers usually send them. With the
+// garbage that the collector has not found yet it can be about twice as much.
+var decoders = newBudget(32 << 20)
 
 // budget bounds the memory of decoders. A Reader opens its decoder for a batch within the budget
 // and parks it between two calls to Next. A Reader that needs room takes parked decoders away

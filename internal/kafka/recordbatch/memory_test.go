@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
 )
 
 // text is pseudo-random and does not compress well by itself, the same in every run.
@@ -68,6 +69,10 @@ func bomb(t testing.TB, compression Compression, records, size int, repeated []b
 	}
 	return crafted{attributes: int16(compression), count: records, last: int64(records - 1), compressed: out.Bytes()}.bytes(t)
 }
+
+// raceEnabled: under the race detector a sync.Pool drops a quarter of what it is given, and the
+// heap says little.
+var raceEnabled bool
 
 // peakOf is how much the heap grows at most while something runs. Garbage is collected early, so
 // that what is held is what counts.
@@ -140,7 +145,7 @@ func TestABombTakesLittleMemory(t *testing.T) {
 				}
 			})
 			t.Logf("%d bytes, at most %d KiB more on the heap", len(data), peak>>10)
-			if read != c.records || peak > c.most {
+			if read != c.records || (peak > c.most && !raceEnabled) {
 				t.Errorf("%d records of %d, at most %d KiB more on the heap", read, c.records, peak>>10)
 			}
 		})
@@ -164,7 +169,7 @@ func TestAMillionTinyRecordsTakeLittleMemory(t *testing.T) {
 		}
 	})
 	t.Logf("%d bytes, at most %d KiB more on the heap", len(data), peak>>10)
-	if read != records || peak > 16<<20 {
+	if read != records || (peak > 16<<20 && !raceEnabled) {
 		t.Errorf("%d records, at most %d KiB more on the heap", read, peak>>10)
 	}
 }
@@ -189,7 +194,7 @@ func TestManyReadersShareTheMemory(t *testing.T) {
 		group.Wait()
 	})
 	t.Logf("at most %d KiB more on the heap", peak>>10)
-	if peak > 40<<20 { // all at once would take 144 MiB
+	if peak > 40<<20 && !raceEnabled { // all at once would take 144 MiB
 		t.Errorf("at most %d KiB more on the heap", peak>>10)
 	}
 	if !memory.room.TryAcquire(2 * (maxWindow + zstdOverhead)) {
@@ -342,6 +347,25 @@ func TestAReferenceTooFarBackIsAnError(t *testing.T) {
 		t.Errorf("%d records", len(got))
 	}
 	mustBe(t, err, ErrTooLarge, 0)
+}
+
+// TestTheLengthOfAnLZ4BlockIsKnownBeforehand: the buffer for it is no larger.
+func TestTheLengthOfAnLZ4BlockIsKnownBeforehand(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var raw []byte
+		for range rapid.IntRange(1, 20).Draw(t, "pieces") {
+			piece := text(rapid.IntRange(0, 2000).Draw(t, "text"))
+			raw = append(append(raw, piece...), bytes.Repeat([]byte("r"), rapid.IntRange(0, 5000).Draw(t, "repeated"))...)
+		}
+		block := make([]byte, lz4.CompressBlockBound(len(raw)))
+		n, err := lz4.CompressBlock(raw, block, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n > 0 && lz4DecodedLen(block[:n]) != len(raw) {
+			t.Fatalf("%d bytes, not %d", lz4DecodedLen(block[:n]), len(raw))
+		}
+	})
 }
 
 // TestASizeIsNotBelieved: a frame of a few bytes that says it is one segment of 2^60.

@@ -67,7 +67,7 @@ func (r *rig) create(topic string, config map[string]string) {
 func (r *rig) produce(topic string, batch []byte) int64 {
 	r.Helper()
 	request := kmsg.NewPtrProduceRequest()
-	request.Acks, request.TimeoutMillis = -1, 10_000
+	request.Acks, request.TimeoutMillis = -1, 60_000
 	one, partition := kmsg.NewProduceRequestTopic(), kmsg.NewProduceRequestTopicPartition()
 	partition.Records = batch
 	one.Topic, one.Partitions = topic, append(one.Partitions, partition)
@@ -133,7 +133,7 @@ func TestOnRealKafka(t *testing.T) {
 // Java's libraries.
 func (r *rig) codecs(t *testing.T) {
 	var records []recordbatch.Record
-	for i := range 3000 {
+	for i := range 1000 {
 		records = append(records, recordbatch.Record{Key: fmt.Appendf(nil, "key-%d", i), Value: fmt.Appendf(nil, `{"n": %d, "text": %q}`, i, recordbatch.Text(i%700))})
 	}
 	ctx := t.Context()
@@ -144,7 +144,11 @@ func (r *rig) codecs(t *testing.T) {
 	} {
 		config["max.message.bytes"] = "10000000"
 		r.create(topic, config)
-		for _, compression := range []recordbatch.Compression{recordbatch.None, recordbatch.Gzip, recordbatch.Snappy, recordbatch.LZ4, recordbatch.Zstd} {
+		sent := []recordbatch.Compression{recordbatch.None}
+		if topic == "as-sent" {
+			sent = []recordbatch.Compression{recordbatch.None, recordbatch.Gzip, recordbatch.Snappy, recordbatch.LZ4, recordbatch.Zstd}
+		}
+		for _, compression := range sent {
 			batch, err := recordbatch.Append(nil, records, recordbatch.Noon, recordbatch.NoProducer, false, compression)
 			if err != nil {
 				t.Fatal(err)
