@@ -62,9 +62,9 @@ func collectLess() {
 func (c *runCommand) Run(ctx context.Context) error {
 	collectLess()
 	logger := c.Log.Logger(os.Stderr)
-	client := c.Redis.Client()
+	client := c.Redis.Client(logger)
 	defer client.Close()
-	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, c.pageFlags, logger)
+	w, err := c.newWorker(c.Kafka.Broker(logger), client, c.Redis.StoreOptions(), c.rules, c.pageFlags, logger)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -96,7 +97,7 @@ func (c *topicsCreateCommand) Check(problems *settings.Problems) {
 }
 
 func (c *topicsCreateCommand) Run(ctx context.Context) error {
-	broker := c.Kafka.Broker()
+	broker := c.Kafka.Broker(slog.Default())
 	if err := stream.Reachable(ctx, broker); err != nil {
 		return err
 	}

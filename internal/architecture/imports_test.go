@@ -29,7 +29,8 @@ var allowed = map[string][]string{
 	"internal/ops":      {"internal/engine", "internal/stream", "internal/wire"},
 	"internal/console":  {"internal/wire"},
 	"internal/client":   {"internal/stream", "internal/wire"},
-	"internal/settings": {"internal/store", "internal/stream", "internal/wire"},
+	"internal/access":   {},
+	"internal/settings": {"internal/access", "internal/store", "internal/stream", "internal/wire"},
 	// For measuring.
 	"bench/report":       {},
 	"bench/plot":         {"bench/report"},

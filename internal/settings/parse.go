@@ -63,7 +63,7 @@ type File struct {
 func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error) {
 	var unparsed, problems Problems
 	options = append(options,
-		kong.Vars{"kafka_brokers_default": "", "log_level": "info", "console": "false"},
+		kong.Vars{"kafka_brokers_default": "", "kafka_client_id": "tollgate-worker", "log_level": "info", "console": "false"},
 		kong.DefaultEnvars(EnvPrefix),
 		kong.Configuration(readFile),
 		kong.UsageOnError(),
