@@ -134,8 +134,8 @@ func (l *login) handshake() error {
 // exchange sends a message of the mechanism's and waits for the answer.
 func (l *login) exchange(data []byte) (challenge []byte, lifetime time.Duration, err error) {
 	message, err := l.connection.RoundTrip(&saslauthenticate.Request{AuthBytes: data})
-	if errors.Is(err, io.EOF) {
-		// Brokers before Kafka 1.0 say no by hanging up.
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		// Some say no by hanging up.
 		return nil, 0, fmt.Errorf("%w: the broker has closed the connection", kafka.SASLAuthenticationFailed)
 	}
 	if err != nil {

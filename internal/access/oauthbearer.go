@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
@@ -79,10 +80,24 @@ func (b bearing) Next(_ context.Context, challenge []byte) (done bool, response 
 		return true, nil, nil
 	}
 	return false, []byte{1}, fmt.Errorf("%w: the broker refuses the token: %s%s",
-		kafka.SASLAuthenticationFailed, reason(challenge), aboutToken(b.token, time.Now()))
+		kafka.SASLAuthenticationFailed, inOneLine(reason(challenge)), inOneLine(aboutToken(b.token, time.Now())))
 }
 
-const maxReason = 300
+const maxReason = 300 // bytes
+
+// inOneLine makes a text fit for a log, whoever wrote it.
+func inOneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
+	if len(text) > maxReason {
+		text = text[:maxReason] + "…"
+	}
+	return text
+}
 
 // reason is what a broker says about a token that it refuses.
 func reason(challenge []byte) string {
@@ -91,7 +106,7 @@ func reason(challenge []byte) string {
 		Scope  string `json:"scope"`
 		Config string `json:"openid-configuration"`
 	}
-	text := fmt.Sprintf("%.*q", maxReason, challenge)
+	text := string(challenge)
 	if json.Unmarshal(challenge, &said) == nil && said.Status != "" {
 		text = said.Status
 	}
