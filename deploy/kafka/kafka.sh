@@ -8,7 +8,8 @@
 # State lies in $TOLLGATE_KAFKA_DIR (.cache/kafka in the project) and is kept over restarts;
 # TOLLGATE_KAFKA_FRESH=1 begins anew. TOLLGATE_KAFKA_ADVERTISED=HOST:PORT is where clients are
 # sent, if that is not where it listens (a proxy). TOLLGATE_KAFKA_PROPERTIES names a file of
-# further properties, TOLLGATE_KAFKA_FORMAT has further arguments of the format tool.
+# further properties, TOLLGATE_KAFKA_FORMAT has further arguments of the format tool,
+# TOLLGATE_KAFKA_JVM further options of Java.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -29,7 +30,7 @@ fetch_jars() {
   echo "$wanted" > "$jars/.pom"
 }
 
-java_kafka() { exec java -Xmx1g -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
+java_kafka() { exec java -Xmx1g -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn ${TOLLGATE_KAFKA_JVM:-} -cp "$jars/*" "$@"; }
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 
@@ -87,5 +88,5 @@ case $command in
   start) start ;;
   stop) stop ;;
   jars) fetch_jars ;;
-  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -45,11 +45,25 @@ func (o *OAuthBearer) Start(ctx context.Context) (sasl.StateMachine, []byte, err
 	if !bearerToken.MatchString(token) {
 		return nil, nil, errors.New("the token is empty or has characters that no token has")
 	}
+	if err := expired(token, time.Now()); err != nil {
+		return nil, nil, err
+	}
 	message := []byte("n,,\x01auth=Bearer " + token + "\x01")
 	for _, name := range slices.Sorted(maps.Keys(o.Extensions)) {
 		message = append(message, name+"="+o.Extensions[name]+"\x01"...)
 	}
 	return bearing{token}, append(message, '\x01'), nil
+}
+
+// expired says that a token is no longer valid, if that can be told. Brokers let one in for some
+// 30 seconds more (sasl.oauthbearer.clock.skew.seconds), but where log-ins end with their token
+// they close the connection at its first request, and do not say why.
+func expired(token string, now time.Time) error {
+	claims, ok := claimsOf(token)
+	if expiry := claims.expiry(); ok && !expiry.IsZero() && !expiry.After(now) {
+		return fmt.Errorf("the token expired %v ago, at %s", now.Sub(expiry).Round(time.Second), expiry.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // What RFC 6750 and KIP-342 allow.
@@ -80,7 +94,7 @@ func (b bearing) Next(_ context.Context, challenge []byte) (done bool, response 
 		return true, nil, nil
 	}
 	return false, []byte{1}, fmt.Errorf("%w: the broker refuses the token: %s%s",
-		kafka.SASLAuthenticationFailed, inOneLine(reason(challenge)), inOneLine(aboutToken(b.token, time.Now())))
+		kafka.SASLAuthenticationFailed, inOneLine(reason(challenge)), inOneLine(aboutToken(b.token)))
 }
 
 const maxReason = 300 // bytes
@@ -148,21 +162,16 @@ func (c claims) expiry() time.Time {
 }
 
 // aboutToken tells what a token says of itself, "" where it is not a JWT.
-func aboutToken(token string, now time.Time) string {
+func aboutToken(token string) string {
 	c, ok := claimsOf(token)
 	if !ok {
 		return ""
 	}
 	text := fmt.Sprintf("; it is for subject %q and audience %s, from issuer %q", c.Subject, audience(c.Audience), c.Issuer)
-	expiry := c.expiry()
-	switch {
-	case expiry.IsZero():
-		return text
-	case expiry.After(now):
-		return text + ", and valid until " + expiry.UTC().Format(time.RFC3339)
-	default:
-		return text + fmt.Sprintf(", and expired %v ago", now.Sub(expiry).Round(time.Second))
+	if expiry := c.expiry(); !expiry.IsZero() {
+		text += ", and valid until " + expiry.UTC().Format(time.RFC3339)
 	}
+	return text
 }
 
 func audience(raw json.RawMessage) string {

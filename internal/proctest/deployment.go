@@ -25,6 +25,7 @@ type Deployment struct {
 	Topics     wire.Topics
 	TopicFlags []string // name the topics, to worker and producer
 	Catalog    string   // the file
+	Brokers    string   // where workers find Kafka
 	Broker     stream.Broker
 	Client     *client.Client
 	flags      []string
@@ -52,6 +53,7 @@ func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *
 		},
 		Catalog: filepath.Join(t.TempDir(), "catalog.yaml"),
 		Broker:  broker,
+		Brokers: broker.Addresses[0],
 	}
 	if err := os.WriteFile(d.Catalog, deploy.Catalog, 0o600); err != nil {
 		t.Fatal(err)
@@ -59,7 +61,7 @@ func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *
 	servertest.CreateTopics(t, d.Broker, Partitions, d.Topics.All()...)
 	d.Client = client.New(d.Broker, servertest.Logger(t))
 	d.flags = append([]string{
-		"run", "--kafka-brokers", broker.Addresses[0], "--catalog", d.Catalog,
+		"run", "--catalog", d.Catalog,
 		"--kafka-group", name, "--redis-prefix", name + ":", "--kafka-session-timeout", "2s",
 	}, redisFlags...)
 	d.TopicFlags = []string{
@@ -74,7 +76,7 @@ func NewDeploymentOn(t testing.TB, broker stream.Broker, redisFlags ...string) *
 func (d *Deployment) Start(t testing.TB, flags ...string) (process *Process, httpAddr string) {
 	t.Helper()
 	httpAddr = FreeAddr(t)
-	return Start(t, "worker", slices.Concat(d.flags, d.TopicFlags, []string{"--http-addr", httpAddr}, flags)...), httpAddr
+	return Start(t, "worker", slices.Concat(d.flags, d.TopicFlags, []string{"--kafka-brokers", d.Brokers, "--http-addr", httpAddr}, flags)...), httpAddr
 }
 
 // StartReady starts a worker and waits until it is ready.

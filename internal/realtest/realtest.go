@@ -71,13 +71,14 @@ type KafkaOptions struct {
 	// Properties makes further properties for a Kafka at an address.
 	Properties func(addr string) string
 	Format     string // further arguments of the format tool
+	JVM        string // further options of Java
 }
 
 // StartKafka starts a Kafka.
 func StartKafka(t testing.TB, options KafkaOptions) *Kafka {
 	t.Helper()
 	k := &Kafka{Addr: freeKafkaAddr(t), env: os.Environ()}
-	k.env = append(k.env, "TOLLGATE_KAFKA_ADVERTISED="+options.Advertised, "TOLLGATE_KAFKA_FORMAT="+options.Format)
+	k.env = append(k.env, "TOLLGATE_KAFKA_ADVERTISED="+options.Advertised, "TOLLGATE_KAFKA_FORMAT="+options.Format, "TOLLGATE_KAFKA_JVM="+options.JVM)
 	if options.Properties != nil {
 		file := filepath.Join(t.TempDir(), "properties")
 		if err := os.WriteFile(file, []byte(options.Properties(k.Addr)), 0o600); err != nil {
