@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/segmentio/kafka-go"
+
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
@@ -58,6 +60,7 @@ func TestCertificatesOfKafkaChange(t *testing.T) {
 	replace(t, after.issue(t, "broker").both, s.server.both)
 	replace(t, after.file, s.ca) // the broker's trust store, too
 	s.kafka.Start(t)
+	s.test.Broker.Client.Transport.(*kafka.Transport).CloseIdleConnections() // the test's own, to the Kafka before
 	worker.AwaitOutput(t, unknownAuthority)
 	files.replace(t, after, after.issue(t, user))
 	worker.AwaitOutput(t, changed)
