@@ -19,7 +19,7 @@ const defaultBrokers = "127.0.0.1:9092"
 
 // connection are the settings of every command: where Kafka is, and how to answer.
 type connection struct {
-	Kafka  settings.Kafka  `embed:"" prefix:"kafka-" group:"Kafka" set:"kafka_brokers_default= (127.0.0.1:9092, that of 'worker dev')" set:"kafka_client_id=tollgate-producer"`
+	Kafka  settings.Kafka  `embed:"" prefix:"kafka-" group:"Kafka" set:"kafka_brokers_default= (127.0.0.1:9092, that of 'worker dev')"`
 	Topics settings.Topics `embed:"" prefix:"topic-" group:"Topics"`
 	Output string          `short:"o" default:"text" enum:"text,json" group:"Output" help:"text or json."`
 	Log    settings.Log    `embed:"" prefix:"log-" group:"General" set:"log_level=warn"`

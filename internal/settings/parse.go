@@ -62,8 +62,9 @@ type File struct {
 // Problems. Help is printed to the process's standard output and ends it.
 func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error) {
 	var unparsed, problems Problems
+	options = append([]kong.Option{kong.Vars{"kafka_client_id": "tollgate-worker"}}, options...)
 	options = append(options,
-		kong.Vars{"kafka_brokers_default": "", "kafka_client_id": "tollgate-worker", "log_level": "info", "console": "false"},
+		kong.Vars{"kafka_brokers_default": "", "log_level": "info", "console": "false"},
 		kong.DefaultEnvars(EnvPrefix),
 		kong.Configuration(readFile),
 		kong.UsageOnError(),

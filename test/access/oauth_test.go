@@ -80,7 +80,7 @@ func (i *issuer) listener() listener {
 		properties: []string{
 			"listener.name.workers.oauthbearer.sasl.server.callback.handler.class=org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler",
 			"listener.name.workers.oauthbearer.connections.max.reauth.ms=3600000",
-			// Kafka 4.1.0's default is ClientJwtValidator in effect, which lets in tokens for another audience.
+			// Kafka 4.1.0's default is ClientJwtValidator in effect, which lets in tokens of any key, for any audience.
 			"sasl.oauthbearer.jwt.validator.class=org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator",
 			"sasl.oauthbearer.jwks.endpoint.url=file://" + i.jwks,
 			"sasl.oauthbearer.expected.audience=" + audience,
