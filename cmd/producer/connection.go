@@ -42,7 +42,8 @@ const connectTimeout = 5 * time.Second
 
 // connect makes a client of brokers that answer.
 func (c *connection) connect(ctx context.Context) (*client.Client, error) {
-	asker := client.New(c.Kafka.Broker(), c.Log.Logger(os.Stderr))
+	logger := c.Log.Logger(os.Stderr)
+	asker := client.New(c.Kafka.Broker(logger, c.Topics.Names().All()), logger)
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	err := asker.Reachable(ctx)

@@ -68,7 +68,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 	}
 	defer redisServer.Close()
 
-	broker := (&settings.Kafka{Brokers: []string{kafkaServer.Addr}}).Broker()
+	broker := (&settings.Kafka{Brokers: []string{kafkaServer.Addr}, ClientID: "tollgate-worker"}).Broker(logger, nil)
 	var topics []kafka.Topic
 	for _, name := range slices.Concat(c.Topics.Names().All(), c.ReplyTopics) {
 		topics = append(topics, kafka.Topic{Name: name, Partitions: devPartitions, ReplicationFactor: 1, Retention: devRetention})
@@ -76,7 +76,7 @@ func (c *devCommand) Run(ctx context.Context) error {
 	if _, err := broker.CreateTopics(ctx, topics); err != nil {
 		return err
 	}
-	redisClient := (&settings.Redis{Addrs: []string{redisServer.Addr}}).Client()
+	redisClient := (&settings.Redis{Addrs: []string{redisServer.Addr}}).Client(logger)
 	defer redisClient.Close()
 	w, err := c.newWorker(broker, redisClient, store.Options{Prefix: "tollgate:"}, c.rules, c.pageFlags, logger)
 	if err != nil {

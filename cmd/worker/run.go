@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"tollgate/internal/balance"
@@ -62,9 +63,9 @@ func collectLess() {
 func (c *runCommand) Run(ctx context.Context) error {
 	collectLess()
 	logger := c.Log.Logger(os.Stderr)
-	client := c.Redis.Client()
+	client := c.Redis.Client(logger)
 	defer client.Close()
-	w, err := c.newWorker(c.Kafka.Broker(), client, c.Redis.StoreOptions(), c.rules, c.pageFlags, logger)
+	w, err := c.newWorker(c.Kafka.Broker(logger, slices.Concat(c.Topics.Names().All(), c.ReplyTopics)), client, c.Redis.StoreOptions(), c.rules, c.pageFlags, logger)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -86,7 +87,7 @@ func (c *topicsCreateCommand) topics() []kafka.Topic {
 }
 
 func (c *topicsCreateCommand) Run(ctx context.Context) error {
-	broker := c.Kafka.Broker()
+	broker := c.Kafka.Broker(slog.Default(), nil)
 	if err := broker.Reachable(ctx); err != nil {
 		return err
 	}

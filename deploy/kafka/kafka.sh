@@ -9,7 +9,7 @@
 # TOLLGATE_KAFKA_FRESH=1 begins anew. TOLLGATE_KAFKA_ADVERTISED=HOST:PORT is where clients are
 # sent, if that is not where it listens (a proxy). TOLLGATE_KAFKA_PROPERTIES names a file of
 # further properties, TOLLGATE_KAFKA_FORMAT has further arguments of the format tool,
-# TOLLGATE_KAFKA_HEAP is the most memory that it takes (1g).
+# TOLLGATE_KAFKA_HEAP is the most memory that it takes (1g), TOLLGATE_KAFKA_JVM has further options of Java.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,7 +30,7 @@ fetch_jars() {
   echo "$wanted" > "$jars/.pom"
 }
 
-java_kafka() { exec java -Xmx${TOLLGATE_KAFKA_HEAP:-1g} -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
+java_kafka() { exec java -Xmx${TOLLGATE_KAFKA_HEAP:-1g} -Xms256m -Dorg.slf4j.simpleLogger.defaultLogLevel=warn ${TOLLGATE_KAFKA_JVM:-} -cp "$jars/*" "$@"; }
 
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; }
 

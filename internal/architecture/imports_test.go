@@ -32,7 +32,8 @@ var allowed = map[string][]string{
 	"internal/ops":               {"internal/engine", "internal/kafka", "internal/stream", "internal/wire"},
 	"internal/console":           {"internal/wire"},
 	"internal/client":            {"internal/kafka", "internal/retry", "internal/wire"},
-	"internal/settings":          {"internal/kafka", "internal/store", "internal/wire"},
+	"internal/access":            {},
+	"internal/settings":          {"internal/access", "internal/kafka", "internal/store", "internal/wire"},
 	// For measuring.
 	"bench/report":       {},
 	"bench/plot":         {"bench/report"},

@@ -24,6 +24,7 @@ type Deployment struct {
 	Topics     wire.Topics
 	TopicFlags []string // name the topics, to worker and producer
 	Catalog    string   // the file
+	Brokers    string   // where workers find Kafka
 	Broker     kafka.Broker
 	Client     *client.Client
 	flags      []string
@@ -51,6 +52,7 @@ func NewDeploymentOn(t testing.TB, broker kafka.Broker, redisFlags ...string) *D
 		},
 		Catalog: filepath.Join(t.TempDir(), "catalog.yaml"),
 		Broker:  broker,
+		Brokers: strings.Join(broker.Addresses, ","),
 	}
 	if err := os.WriteFile(d.Catalog, deploy.Catalog, 0o600); err != nil {
 		t.Fatal(err)
@@ -58,7 +60,7 @@ func NewDeploymentOn(t testing.TB, broker kafka.Broker, redisFlags ...string) *D
 	servertest.CreateTopics(t, d.Broker, Partitions, d.Topics.All()...)
 	d.Client = client.New(d.Broker, servertest.Logger(t))
 	d.flags = append([]string{
-		"run", "--kafka-brokers", strings.Join(broker.Addresses, ","), "--catalog", d.Catalog,
+		"run", "--catalog", d.Catalog,
 		"--kafka-group", name, "--redis-prefix", name + ":", "--kafka-session-timeout", "2s",
 	}, redisFlags...)
 	d.TopicFlags = []string{
@@ -73,7 +75,7 @@ func NewDeploymentOn(t testing.TB, broker kafka.Broker, redisFlags ...string) *D
 func (d *Deployment) Start(t testing.TB, flags ...string) (process *Process, httpAddr string) {
 	t.Helper()
 	httpAddr = FreeAddr(t)
-	return Start(t, "worker", slices.Concat(d.flags, d.TopicFlags, []string{"--http-addr", httpAddr}, flags)...), httpAddr
+	return Start(t, "worker", slices.Concat(d.flags, d.TopicFlags, []string{"--kafka-brokers", d.Brokers, "--http-addr", httpAddr}, flags)...), httpAddr
 }
 
 // StartReady starts a worker and waits until it is ready.

@@ -44,6 +44,7 @@ type KafkaOptions struct {
 	// Properties makes further properties for a Kafka at an address.
 	Properties func(addr string) string
 	Format     string // further arguments of the format tool
+	JVM        string // further options of Java
 	Heap       string // the most memory that it takes, "" for what kafka.sh gives it
 }
 
@@ -60,7 +61,7 @@ func StartKafka(t testing.TB, options KafkaOptions) *Kafka {
 func newKafka(t testing.TB, addr string, options KafkaOptions) *Kafka {
 	t.Helper()
 	k := &Kafka{Addr: addr, env: os.Environ()}
-	k.env = append(k.env, "TOLLGATE_KAFKA_ADVERTISED="+options.Advertised, "TOLLGATE_KAFKA_FORMAT="+options.Format, "TOLLGATE_KAFKA_HEAP="+options.Heap)
+	k.env = append(k.env, "TOLLGATE_KAFKA_ADVERTISED="+options.Advertised, "TOLLGATE_KAFKA_FORMAT="+options.Format, "TOLLGATE_KAFKA_JVM="+options.JVM, "TOLLGATE_KAFKA_HEAP="+options.Heap)
 	if options.Properties != nil {
 		file := filepath.Join(t.TempDir(), "properties")
 		if err := os.WriteFile(file, []byte(options.Properties(k.Addr)), 0o600); err != nil {

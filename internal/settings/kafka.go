@@ -1,32 +1,27 @@
 package settings
 
 import (
-	"crypto/tls"
+	"log/slog"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/sasl"
-	"github.com/segmentio/kafka-go/sasl/plain"
-	"github.com/segmentio/kafka-go/sasl/scram"
 
+	"tollgate/internal/access"
 	"tollgate/internal/kafka"
 )
 
 // Kafka are the settings of the connection to a Kafka cluster.
 type Kafka struct {
-	Brokers          []string `placeholder:"HOST:PORT" help:"Brokers to begin with${kafka_brokers_default}."`
-	TLS              `embed:""`
-	SASLMechanism    string `name:"sasl-mechanism" placeholder:"NAME" help:"plain, scram-sha-256 or scram-sha-512."`
-	SASLUsername     string `name:"sasl-username" placeholder:"NAME" help:"User to log in as."`
-	SASLPassword     string `name:"sasl-password" placeholder:"SECRET" help:"Its password."`
-	SASLPasswordFile string `name:"sasl-password-file" placeholder:"FILE" help:"File with its password."`
+	Brokers  []string `placeholder:"HOST:PORT" help:"Brokers to begin with${kafka_brokers_default}."`
+	ClientID string   `name:"client-id" default:"${kafka_client_id}" help:"What brokers know this program by, for quotas and in their logs; {hostname} in it is replaced."`
+	TLS      `embed:""`
+	SASL     SASL `embed:"" prefix:"sasl-"`
 }
 
 const dialTimeout = 5 * time.Second
-
-// clientID names us to the brokers.
-const clientID = "tollgate"
 
 // Check notes what is wrong.
 func (k *Kafka) Check(problems *Problems) {
@@ -34,49 +29,45 @@ func (k *Kafka) Check(problems *Problems) {
 		problems.Missing("kafka-brokers", "host:port of one or more brokers, with commas")
 	}
 	checkAddresses("kafka-brokers", k.Brokers, problems)
-	k.encryption(problems)
-	k.mechanism(problems)
+	if !clientIDs.MatchString(k.ClientID) {
+		problems.Add("--kafka-client-id: %q must have 1 to 200 visible ASCII characters", k.ClientID)
+	}
+	k.dialer(problems, nil)
 }
 
-func (k *Kafka) encryption(problems *Problems) *tls.Config { return k.config("kafka", problems) }
+// clientIDs are the ids that brokers and their tools take without trouble.
+var clientIDs = regexp.MustCompile(`^[\x21-\x7e]{1,200}$`)
 
-func (k *Kafka) mechanism(problems *Problems) sasl.Mechanism {
-	password := secret("kafka-sasl-password", k.SASLPassword, k.SASLPasswordFile, problems)
-	if k.SASLMechanism == "" {
-		if k.SASLUsername != "" || password != "" {
-			problems.Add("--kafka-sasl-username and --kafka-sasl-password need --kafka-sasl-mechanism: plain, scram-sha-256 or scram-sha-512")
-		}
-		return nil
-	}
-	if k.SASLUsername == "" {
-		problems.Missing("kafka-sasl-username", "the user to log in as")
-	}
-	if password == "" {
-		problems.Missing("kafka-sasl-password", "its password; --kafka-sasl-password-file reads it from a file")
-	}
-	algorithms := map[string]scram.Algorithm{"scram-sha-256": scram.SHA256, "scram-sha-512": scram.SHA512}
-	name := strings.ToLower(k.SASLMechanism)
-	if name == "plain" {
-		return plain.Mechanism{Username: k.SASLUsername, Password: password}
-	}
-	algorithm, known := algorithms[name]
-	if !known {
-		problems.Add("--kafka-sasl-mechanism: %q is none of plain, scram-sha-256 and scram-sha-512", k.SASLMechanism)
-		return nil
-	}
-	mechanism, err := scram.Mechanism(algorithm, k.SASLUsername, password)
+// clientID is the id as brokers see it. Unless asked for, it does not tell one worker from
+// another: quotas are those of an id.
+func (k *Kafka) clientID() string {
+	host, err := os.Hostname()
 	if err != nil {
-		problems.Add("--kafka-sasl-username: %v", err)
+		host = "unknown"
 	}
-	return mechanism
+	return strings.ReplaceAll(k.ClientID, "{hostname}", host)
 }
 
-// Broker makes the clients of settings that were checked. Nothing is connected yet.
-func (k *Kafka) Broker() kafka.Broker {
+// dialer is nil where connections are neither encrypted nor logged in on.
+func (k *Kafka) dialer(problems *Problems, logger *slog.Logger) *access.Dialer {
+	certificates := k.certificates("kafka", problems, logger)
+	mechanism := k.SASL.mechanism(problems, logger)
+	if k.SASL.name() == mskIAM && !k.TLS.TLS {
+		problems.Add("--kafka-sasl-mechanism %s needs --kafka-tls", mskIAM)
+	}
+	if certificates == nil && mechanism == nil {
+		return nil
+	}
+	return &access.Dialer{Timeout: dialTimeout, Certificates: certificates, Mechanism: mechanism, ClientID: k.clientID()}
+}
+
+// Broker makes the clients of settings that were checked. Nothing is connected yet. topics are those that kafka-go keeps
+// itself informed of, nil for all that the cluster has.
+func (k *Kafka) Broker(logger *slog.Logger, topics []string) kafka.Broker {
 	var checked Problems
-	encryption, mechanism := k.encryption(&checked), k.mechanism(&checked)
-	transport := &kafkago.Transport{
-		TLS: encryption, SASL: mechanism, ClientID: clientID, DialTimeout: dialTimeout, MetadataTTL: 6 * time.Second,
+	transport := &kafkago.Transport{ClientID: k.clientID(), DialTimeout: dialTimeout, MetadataTTL: 6 * time.Second, MetadataTopics: topics}
+	if d := k.dialer(&checked, logger); d != nil {
+		transport.Dial = d.DialContext
 	}
 	return kafka.NewBroker(k.Brokers, transport)
 }

@@ -62,6 +62,7 @@ type File struct {
 // Problems. Help is printed to the process's standard output and ends it.
 func Parse(cli any, args []string, options ...kong.Option) (*kong.Context, error) {
 	var unparsed, problems Problems
+	options = append([]kong.Option{kong.Vars{"kafka_client_id": "tollgate-worker"}}, options...)
 	options = append(options,
 		kong.Vars{"kafka_brokers_default": "", "log_level": "info", "console": "false"},
 		kong.DefaultEnvars(EnvPrefix),

@@ -1,10 +1,12 @@
 package settings
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"tollgate/internal/access"
 	"tollgate/internal/store"
 )
 
@@ -28,6 +30,9 @@ type Redis struct {
 
 // redisReadTimeout is how long a pipeline may take before Redis counts as gone.
 const redisReadTimeout = 5 * time.Second
+
+// redisClientName names us in CLIENT LIST.
+const redisClientName = "tollgate"
 
 func (r *Redis) isCluster() bool { return r.Master == "" && (r.Cluster || len(r.Addrs) > 1) }
 
@@ -55,31 +60,37 @@ func (r *Redis) Check(problems *Problems) {
 	if r.DB < 0 {
 		problems.Add("--redis-db must be 0 or more")
 	}
-	r.options(problems)
+	r.options(problems, nil)
 	if _, err := store.New(nil, r.StoreOptions()); err != nil {
 		problems.Add("--redis-prefix: %v", err)
 	}
 }
 
-func (r *Redis) options(problems *Problems) *redis.UniversalOptions {
-	return &redis.UniversalOptions{
-		Addrs: r.Addrs, MasterName: r.Master, IsClusterMode: r.isCluster(), DB: r.DB, ClientName: clientID,
+func (r *Redis) options(problems *Problems, logger *slog.Logger) *redis.UniversalOptions {
+	options := &redis.UniversalOptions{
+		Addrs: r.Addrs, MasterName: r.Master, IsClusterMode: r.isCluster(), DB: r.DB, ClientName: redisClientName,
 		Username: r.Username, Password: secret("redis-password", r.Password, r.PasswordFile, problems),
 		SentinelUsername: r.SentinelUsername,
 		SentinelPassword: secret("redis-sentinel-password", r.SentinelPassword, r.SentinelPasswordFile, problems),
-		TLSConfig:        r.config("redis", problems),
 		DialTimeout:      dialTimeout,
 		ReadTimeout:      redisReadTimeout,
 		// A shard of a Cluster that does not answer is waited for less long than the read timeout (store.Run).
 		ContextTimeoutEnabled: true,
 		MaxRetries:            -1, // the engine tries again, and knows how much of a batch is left
 	}
+	if certificates := r.certificates("redis", problems, logger); certificates != nil {
+		dialer := &access.Dialer{Timeout: dialTimeout, Certificates: certificates}
+		options.Dialer = dialer.DialContext
+		// The dialer goes before it. It is here for what go-redis may decide by whether there is one.
+		options.TLSConfig = certificates.Config()
+	}
+	return options
 }
 
 // Client makes the client of settings that were checked. Nothing is connected yet.
-func (r *Redis) Client() redis.UniversalClient {
+func (r *Redis) Client(logger *slog.Logger) redis.UniversalClient {
 	var checked Problems
-	return redis.NewUniversalClient(r.options(&checked))
+	return redis.NewUniversalClient(r.options(&checked, logger))
 }
 
 // StoreOptions are the settings of the store on it.

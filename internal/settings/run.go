@@ -23,7 +23,7 @@ func (e ExitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // or a signal asks it to stop, and returns the exit code. codeOf gives that of an error
 // that is no ExitCode.
 func Run(cli any, args []string, name, description string, codeOf func(error) int) int {
-	ctx, err := Parse(cli, args, kong.Name(name), kong.Description(description))
+	ctx, err := Parse(cli, args, kong.Name(name), kong.Description(description), kong.Vars{"kafka_client_id": "tollgate-" + name})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, name+":", err)
 		return ExitUsage

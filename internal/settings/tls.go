@@ -1,50 +1,43 @@
 package settings
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
+
+	"tollgate/internal/access"
 )
 
 // TLS are the settings of encrypted connections to a server.
 type TLS struct {
 	TLS     bool   `help:"Encrypt the connections."`
-	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"Certificates of the authorities to trust (PEM); the system's where none is given."`
+	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"Certificates of the authorities to trust (PEM); the system's where none is given. These files are read again once they change."`
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate to show to the server (PEM), for mutual TLS."`
 	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Key of that certificate (PEM)."`
 }
 
-// config is nil where nothing is to be encrypted. prefix is that of the flags.
-func (t TLS) config(prefix string, problems *Problems) *tls.Config {
+// certificates is nil where nothing is to be encrypted. prefix is that of the flags.
+func (t TLS) certificates(prefix string, problems *Problems, logger *slog.Logger) *access.Certificates {
 	if !t.TLS {
 		if t.TLSCA != "" || t.TLSCert != "" || t.TLSKey != "" {
 			problems.Add("--%[1]s-tls-ca, --%[1]s-tls-cert and --%[1]s-tls-key need --%[1]s-tls", prefix)
 		}
 		return nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t.TLSCA != "" {
-		config.RootCAs = x509.NewCertPool()
-		pem, err := os.ReadFile(t.TLSCA)
-		switch {
-		case err != nil:
-			problems.Add("--%s-tls-ca: %v", prefix, err)
-		case !config.RootCAs.AppendCertsFromPEM(pem):
-			problems.Add("--%s-tls-ca: %s holds no certificate in PEM format", prefix, t.TLSCA)
-		}
-	}
 	if (t.TLSCert == "") != (t.TLSKey == "") {
 		problems.Add("--%[1]s-tls-cert and --%[1]s-tls-key need each other", prefix)
-	} else if t.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(t.TLSCert, t.TLSKey)
-		if err != nil {
-			problems.Add("--%s-tls-cert: %v", prefix, err)
-		}
-		config.Certificates = []tls.Certificate{pair}
 	}
-	return config
+	return readCertificates(prefix, access.Files{CA: t.TLSCA, Cert: t.TLSCert, Key: t.TLSKey}, problems, logger)
+}
+
+// readCertificates names each file that is of no use by its flag.
+func readCertificates(prefix string, files access.Files, problems *Problems, logger *slog.Logger) *access.Certificates {
+	certificates, failures := access.ReadCertificates(files, logger)
+	for _, failure := range failures {
+		problems.Add("--%s-%v", prefix, failure)
+	}
+	return certificates
 }
 
 // secret is a secret given as it is or in a file, whose last line break does not count.

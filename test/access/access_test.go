@@ -34,13 +34,21 @@ const (
 type securedKafka struct {
 	workers string // address
 	kafka   *realtest.Kafka
-	ca      string
-	client  pair // of a user that may come in by mutual TLS
+	ca      string // file
+	server  pair   // of the broker
+	client  pair   // of a user that may come in by mutual TLS
 	test    *proctest.Deployment
 }
 
-// protocol is SASL_SSL or SSL; clientAuth none or required.
-func startSecuredKafka(t *testing.T, protocol, clientAuth string) *securedKafka {
+// listener is what the workers' listener is like.
+type listener struct {
+	protocol   string   // SASL_SSL or SSL
+	clientAuth string   // none or required
+	properties []string // further ones
+	jvm        string   // further options of Java
+}
+
+func startSecuredKafka(t *testing.T, l listener) *securedKafka {
 	t.Helper()
 	ca := newAuthority(t)
 	server := ca.issue(t, "broker")
@@ -51,25 +59,29 @@ func startSecuredKafka(t *testing.T, protocol, clientAuth string) *securedKafka 
 	k := realtest.StartKafka(t, realtest.KafkaOptions{
 		Format: scram("SCRAM-SHA-256") + " " + scram("SCRAM-SHA-512"),
 		Properties: func(addr string) string {
-			return strings.Join([]string{
+			return strings.Join(append([]string{
 				"listeners=WORKERS://" + workers + ",PLAINTEXT://" + addr + ",CONTROLLER://" + realtest.ControllerAddr(addr),
 				"advertised.listeners=WORKERS://" + workers + ",PLAINTEXT://" + addr,
-				"listener.security.protocol.map=WORKERS:" + protocol + ",PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-				"sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+				"listener.security.protocol.map=WORKERS:" + l.protocol + ",PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+				"sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+				"listener.name.workers.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;",
 				`listener.name.workers.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_` + user + `="` + password + `";`,
 				"listener.name.workers.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
 				"listener.name.workers.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;",
 				"authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users=User:ANONYMOUS",
 				"ssl.keystore.type=PEM", "ssl.keystore.location=" + server.both,
 				"ssl.truststore.type=PEM", "ssl.truststore.location=" + ca.file,
-				"listener.name.workers.ssl.client.auth=" + clientAuth,
-			}, "\n") + "\n"
+				"listener.name.workers.ssl.client.auth=" + l.clientAuth,
+			}, l.properties...), "\n") + "\n"
 		},
+		JVM: l.jvm,
 	})
 	r := realtest.StartRedis(t)
+	d := proctest.NewDeploymentOn(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr)
+	d.Brokers = workers
 	return &securedKafka{
-		workers: workers, kafka: k, ca: ca.file, client: ca.issue(t, user),
-		test: proctest.NewDeploymentOn(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr),
+		workers: workers, kafka: k, ca: ca.file, server: server, client: ca.issue(t, user),
+		test: d,
 	}
 }
 
@@ -160,11 +172,11 @@ func noSecrets(t *testing.T, worker *proctest.Process, secrets ...string) {
 }
 
 func TestSASLOverTLSWithTheSmallestACLs(t *testing.T) {
-	s := startSecuredKafka(t, "SASL_SSL", "none")
+	s := startSecuredKafka(t, listener{protocol: "SASL_SSL", clientAuth: "none"})
 	principal := s.principal(false)
 	s.allow(t, principal, s.acls()...)
 	flags := func(mechanism, secret string) []string {
-		return []string{"--kafka-brokers", s.workers, "--kafka-tls", "--kafka-tls-ca", s.ca, "--kafka-sasl-mechanism", mechanism, "--kafka-sasl-username", user, "--kafka-sasl-password", secret}
+		return []string{"--kafka-tls", "--kafka-tls-ca", s.ca, "--kafka-sasl-mechanism", mechanism, "--kafka-sasl-username", user, "--kafka-sasl-password", secret}
 	}
 	for mechanism, secret := range map[string]string{"plain": password, "scram-sha-256": "secret", "scram-sha-512": "secret"} {
 		worker, _ := s.test.StartReady(t, append(flags(mechanism, secret), "--log-level", "debug")...)
@@ -201,9 +213,9 @@ func TestSASLOverTLSWithTheSmallestACLs(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	s := startSecuredKafka(t, "SSL", "required")
+	s := startSecuredKafka(t, listener{protocol: "SSL", clientAuth: "required"})
 	s.allow(t, s.principal(true), s.acls()...)
-	flags := []string{"--kafka-brokers", s.workers, "--kafka-tls", "--kafka-tls-ca", s.ca}
+	flags := []string{"--kafka-tls", "--kafka-tls-ca", s.ca}
 	worker, _ := s.test.StartReady(t, append(slices.Clone(flags), "--kafka-tls-cert", s.client.cert, "--kafka-tls-key", s.client.key)...)
 	decides(t, s.test)
 	if code := worker.Stop(t); code != 0 {
@@ -212,7 +224,7 @@ func TestMutualTLS(t *testing.T) {
 	for name, wrong := range map[string][]string{
 		"no certificate of its own": flags,
 		"an authority that is not the broker's": {
-			"--kafka-brokers", s.workers, "--kafka-tls", "--kafka-tls-ca", newAuthority(t).file, "--kafka-tls-cert", s.client.cert, "--kafka-tls-key", s.client.key,
+			"--kafka-tls", "--kafka-tls-ca", newAuthority(t).file, "--kafka-tls-cert", s.client.cert, "--kafka-tls-key", s.client.key,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -100,7 +100,7 @@ func refuses(t *testing.T, args []string, wants ...string) {
 }
 
 func TestTheProducerSaysWhatItMayNot(t *testing.T) {
-	s := startSecuredKafka(t, "SASL_SSL", "none")
+	s := startSecuredKafka(t, listener{protocol: "SASL_SSL", clientAuth: "none"})
 	principal := s.principal(false)
 	everything := s.producerACLs()
 	s.allow(t, principal, everything...)

@@ -180,7 +180,7 @@ func TestASlowBrokerSlowsTheReading(t *testing.T) {
 		bytesPerSecond  = 200_000 // some 150 results with their events
 		mostInFlight    = 3 * 500 * proctest.Partitions
 		slowLongEnough  = 15 * time.Second
-		workersClientID = "tollgate"
+		workersClientID = "tollgate-worker"
 	)
 	s := newScene(t)
 	worker, httpAddr := s.d.StartReady(t)

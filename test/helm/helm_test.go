@@ -90,6 +90,9 @@ func render(t *testing.T, values string) (manifests map[string]any) {
 func TestTheChartRendersWhatKubernetesTakes(t *testing.T) {
 	want := map[string][]string{
 		"small.yaml":      {"ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"},
+		"token.yaml":      {"ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"},
+		"oauth.yaml":      {"ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"},
+		"msk.yaml":        {"ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"},
 		"secure.yaml":     {"Deployment", "NetworkPolicy", "PodDisruptionBudget", "PrometheusRule", "Service", "ServiceAccount", "ServiceMonitor"},
 		"autoscaled.yaml": {"ConfigMap", "Deployment", "ScaledObject", "Service", "TriggerAuthentication"},
 	}

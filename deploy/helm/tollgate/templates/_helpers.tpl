@@ -27,3 +27,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - name: {{ .name }}
   valueFrom: {secretKeyRef: {name: {{ .secret | quote }}, key: {{ .key }}}}
 {{- end }}
+
+{{/* A map as NAME=VALUE, with commas. */}}
+{{- define "tollgate.pairs" -}}
+{{- $pairs := list }}
+{{- range $name, $value := . }}{{ $pairs = append $pairs (printf "%s=%v" $name $value) }}{{ end }}
+{{- join "," $pairs }}
+{{- end }}
