@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"tollgate/internal/balance"
 	"tollgate/internal/kafka"
 	"tollgate/internal/wire"
@@ -45,7 +47,7 @@ func (e *Engine) Refused(record kafka.Message, err error) (instead []kafka.Messa
 	if kafka.IsTopicRefused(err) {
 		// The topics of our own are somebody's mistake that ends: everything waits for them. A reply topic is
 		// the choice of whoever asks, and must not keep others waiting.
-		if !e.replyOK[record.Topic] {
+		if !e.isOthers(record.Topic) {
 			return nil, false
 		}
 		e.logger.Error("a reply topic takes no results; they go to the default topic", "topic", record.Topic, "error", err)
@@ -63,10 +65,15 @@ func (e *Engine) Refused(record kafka.Message, err error) (instead []kafka.Messa
 			Code: balance.InternalError, Message: "the result is larger than the broker takes; it was decided, and is in the dead-letter topic",
 		})}, true
 	}
-	if e.replyOK[record.Topic] { // which takes other records than ours
+	if e.isOthers(record.Topic) { // which takes other records than ours
 		return []kafka.Message{e.toDefaultTopic(record)}, true
 	}
 	return []kafka.Message{e.refusedLetter(record, err)}, true
+}
+
+// isOthers says that a topic is no one of ours, but one that a request may name.
+func (e *Engine) isOthers(topic string) bool {
+	return e.replyOK[topic] && !slices.Contains(e.options.Topics.All(), topic)
 }
 
 func (e *Engine) refusedLetter(record kafka.Message, err error) kafka.Message {

@@ -120,7 +120,7 @@ func (*exchange) Required(map[protocol.ApiKey]int16) bool { return true }
 
 // mostAnswerBytes is more than any answer has that we ask for. A connection on which something else than
 // Kafka answers must not have us allocate what its first bytes happen to say.
-const mostAnswerBytes = 256 << 20
+const mostAnswerBytes = 128 << 20
 
 var errNotKafka = errors.New("the answer is none of Kafka's")
 

@@ -17,7 +17,8 @@ func Member(group, id string, generation int) *member {
 func (m *member) Heartbeat(ctx context.Context, b Broker) error { return m.heartbeat(ctx, b) }
 
 func (m *member) Commit(ctx context.Context, b Broker, at Target, offset int64) error {
-	return m.commit(ctx, b, map[Target]Commitment{at: {Offset: offset, Epoch: -1}})
+	_, err := m.commit(ctx, b, map[Target]Commitment{at: {Offset: offset, Epoch: -1}})
+	return err
 }
 
 // MadeUp is a generation that a test makes up.
@@ -36,7 +37,7 @@ func Trusts(session, rebalance time.Duration, now, confirmed, settled time.Time)
 // SyncAs syncs as a member that the group does not know.
 func (g *Group) SyncAs(ctx context.Context, id string, generation int) error {
 	g.member.id = id
-	_, err := g.sync(ctx, &kmsg.JoinGroupResponse{Generation: int32(generation), LeaderID: "another"}, nil)
+	_, _, err := g.sync(ctx, &kmsg.JoinGroupResponse{Generation: int32(generation), LeaderID: "another"}, nil)
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tollgate/internal/kafka/recordbatch"
@@ -57,6 +58,24 @@ type wanted struct {
 	epoch        int32 // of the record before, -1 if it is not known
 	leader       Partition
 	fromFollower bool
+}
+
+// FetchesByID says whether brokers know topics by their ids when they are fetched from (Kafka 3.1 and later): a topic
+// that was made again is then told from the one before it by every fetch.
+func (b Broker) FetchesByID(ctx context.Context) (bool, error) {
+	response, err := b.Client.ApiVersions(ctx, &kafkago.ApiVersionsRequest{})
+	if err == nil {
+		err = response.Error
+	}
+	if err != nil {
+		return false, fmt.Errorf("read what the brokers know: %w", err)
+	}
+	for _, api := range response.ApiKeys {
+		if api.ApiKey == int(protocol.Fetch) {
+			return api.MaxVersion >= fetchByIDVersion, nil
+		}
+	}
+	return false, nil
 }
 
 // fetchRequest makes a request for partitions that one broker has.

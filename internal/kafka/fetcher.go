@@ -29,6 +29,7 @@ type Fetcher struct {
 	flights map[int32]*flights // by broker
 	held    int                // bytes of answers, and of those that may come
 	round   int64
+	trouble error // why requests fail, nil if they do not
 }
 
 // FetcherOptions are how a fetcher fetches.
@@ -75,6 +76,8 @@ type Cursor struct {
 	// follower is where to fetch from in the leader's place, -1 for none, and until when.
 	follower int32
 	until    time.Time
+	// leaderOnly is until when the leader must not name a follower: one has failed.
+	leaderOnly time.Time
 }
 
 type cursorState int
@@ -159,6 +162,13 @@ func (c *Cursor) Done(answer *Fetched) {
 	f.rouse()
 }
 
+// Trouble is why the last request failed, nil if it did not.
+func (f *Fetcher) Trouble() error {
+	f.mutex.Lock()
+	defer f.mutex.Unlock()
+	return f.trouble
+}
+
 func (f *Fetcher) rouse() {
 	select {
 	case f.wake <- struct{}{}:
@@ -235,6 +245,11 @@ func (c *Cursor) tell(err error) {
 func (f *Fetcher) launch(ctx context.Context, broker int32, cursors []*Cursor, underWay *sync.WaitGroup) {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
+	// Some may have been closed since they were looked at.
+	cursors = slices.DeleteFunc(cursors, func(c *Cursor) bool { return c.state != cursorWanted })
+	if len(cursors) == 0 {
+		return
+	}
 	flying := f.flights[broker]
 	if flying == nil {
 		flying = &flights{}
@@ -251,13 +266,16 @@ func (f *Fetcher) launch(ctx context.Context, broker int32, cursors []*Cursor, u
 		return // the next that comes back looks again
 	}
 	slices.SortFunc(cursors, func(a, b *Cursor) int { return int(a.served - b.served) })
-	parts := make([]wanted, len(cursors))
+	parts, rack := make([]wanted, len(cursors)), f.options.Rack
 	for i, c := range cursors {
 		parts[i], c.state = c.want, cursorUnderWay
+		if time.Now().Before(c.leaderOnly) {
+			rack = ""
+		}
 	}
 	most := min(max(answersMaxBytes-f.held, FetchMaxBytes), responseMaxBytes)
 	f.held += most
-	request := fetchRequest(parts, wait, most, FetchMaxBytes, f.options.Rack)
+	request := fetchRequest(parts, wait, most, FetchMaxBytes, rack)
 	underWay.Go(func() {
 		defer f.rouse()
 		err := f.broker.fetchFrom(ctx, broker, request, func(topic string, id TopicID, part *kmsg.FetchResponseTopicPartition) {
@@ -292,12 +310,13 @@ func (f *Fetcher) land(flying *flights, wait time.Duration, most int, cursors []
 		flying.short--
 	}
 	flying.failures++
+	f.trouble = err
 	if err == nil {
 		flying.failures = 0
 		return
 	}
 	for _, c := range cursors {
-		c.follower = -1 // it may be gone
+		c.noFollower() // it may be gone
 	}
 }
 
@@ -309,6 +328,14 @@ func (f *Fetcher) failed(ctx context.Context, broker int32, failures int, err er
 	}
 	retry.Log(f.logger, "cannot fetch from a broker, trying again", err, failures-1, "broker", broker)
 	retry.Pause(ctx, patience, failures-1)
+}
+
+// noFollower has the cursor fetch from the leader, for a while, if it has fetched from a follower. The fetcher's mutex is
+// held.
+func (c *Cursor) noFollower() {
+	if c.follower >= 0 {
+		c.follower, c.leaderOnly = -1, time.Now().Add(followerEndures)
+	}
 }
 
 // take gives its part of an answer to a cursor.
@@ -325,7 +352,7 @@ func (f *Fetcher) take(c *Cursor, part *kmsg.FetchResponseTopicPartition) {
 	answer, err := c.want.read(part)
 	switch {
 	case err != nil && c.want.fromFollower:
-		c.follower = -1 // it may be behind; the leader knows
+		c.noFollower() // it may be behind; the leader knows
 		return
 	case err != nil:
 		f.broker.forget()

@@ -1,7 +1,9 @@
 package kafka
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -37,6 +39,8 @@ type Group struct {
 	options GroupOptions
 	logger  *slog.Logger
 	member  member
+	// nonce is part of what the member says of itself.
+	nonce []byte
 }
 
 const (
@@ -53,6 +57,10 @@ func NewGroup(broker Broker, options GroupOptions, logger *slog.Logger) *Group {
 	}
 	return g
 }
+
+// Renew has the next Join lead to another generation. A member that joins a group again without having changed gets the
+// generation that it had, in which a commit whose answer was lost may still take effect.
+func (g *Group) Renew() { g.nonce = []byte(rand.Text()) }
 
 // Join joins the group, or joins it again after a generation, and waits for its other members. It tries once.
 func (g *Group) Join(ctx context.Context) (*Generation, error) {
@@ -73,12 +81,13 @@ func (g *Group) Join(ctx context.Context) (*Generation, error) {
 		return nil, g.forgetIfFenced(err)
 	}
 	asked := time.Now()
-	assignments, err := g.sync(ctx, joined, layouts)
+	assignments, seen, err := g.sync(ctx, joined, layouts)
 	if err != nil {
 		return nil, g.forgetIfFenced(err)
 	}
 	generation := &Generation{
 		ID: int(joined.Generation), Member: g.member.id, Assignments: assignments, Layouts: layouts,
+		Stale:  !bytes.Equal(seen, digest(layouts)),
 		broker: g.broker, member: g.member, session: g.options.SessionTimeout, rebalance: g.options.RebalanceTimeout,
 	}
 	generation.start(asked)
@@ -96,7 +105,7 @@ func (g *Group) forgetIfFenced(err error) error {
 func (g *Group) join(ctx context.Context, layouts map[string]Layout) (*kmsg.JoinGroupResponse, error) {
 	// The group rebalances if what a member says of itself has changed, whichever member that is.
 	subscription := kmsg.NewConsumerMemberMetadata()
-	subscription.Topics, subscription.UserData = slices.Sorted(slices.Values(g.options.Topics)), digest(layouts)
+	subscription.Topics, subscription.UserData = slices.Sorted(slices.Values(g.options.Topics)), append(digest(layouts), g.nonce...)
 	request := kmsg.NewPtrJoinGroupRequest()
 	request.Version, request.Group, request.ProtocolType = joinGroupVersion, g.options.Group, protocolType
 	request.SessionTimeoutMillis, request.RebalanceTimeoutMillis = int32(g.options.SessionTimeout.Milliseconds()), int32(g.options.RebalanceTimeout.Milliseconds())
@@ -133,16 +142,16 @@ func digest(layouts map[string]Layout) []byte {
 // Differ says whether other partitions would be assigned by the one than by the other layouts.
 func Differ(a, b map[string]Layout) bool { return string(digest(a)) != string(digest(b)) }
 
-// sync learns what partitions are ours; as the group's leader it says who has which.
-func (g *Group) sync(ctx context.Context, joined *kmsg.JoinGroupResponse, layouts map[string]Layout) (map[string][]int, error) {
+// sync learns what partitions are ours; as the group's leader it says who has which. seen is the digest of the layouts
+// that they were divided by. A static member that comes back gets what it had, whatever has changed since.
+func (g *Group) sync(ctx context.Context, joined *kmsg.JoinGroupResponse, layouts map[string]Layout) (assignments map[string][]int, seen []byte, err error) {
 	kind, name := protocolType, protocolName
 	request := kmsg.NewPtrSyncGroupRequest()
 	request.Version, request.Group, request.Generation = syncGroupVersion, g.options.Group, joined.Generation
 	request.MemberID, request.InstanceID, request.ProtocolType, request.Protocol = g.member.id, g.member.instance, &kind, &name
 	if joined.LeaderID == g.member.id {
-		var err error
 		if request.GroupAssignment, err = assign(joined.Members, layouts); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	response, err := ask[*kmsg.SyncGroupResponse](ctx, g.broker, request, coordinatorOf(g.options.Group))
@@ -150,21 +159,21 @@ func (g *Group) sync(ctx context.Context, joined *kmsg.JoinGroupResponse, layout
 		err = errorOf(response.ErrorCode)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("sync the group %s: %w", g.options.Group, err)
+		return nil, nil, fmt.Errorf("sync the group %s: %w", g.options.Group, err)
 	}
 	assigned := kmsg.NewConsumerMemberAssignment()
 	if len(response.MemberAssignment) > 0 {
 		if err := assigned.ReadFrom(response.MemberAssignment); err != nil {
-			return nil, fmt.Errorf("sync the group %s: the leader's assignment: %w", g.options.Group, err)
+			return nil, nil, fmt.Errorf("sync the group %s: the leader's assignment: %w", g.options.Group, err)
 		}
 	}
-	assignments := map[string][]int{}
+	assignments = map[string][]int{}
 	for _, topic := range assigned.Topics {
 		for _, partition := range topic.Partitions {
 			assignments[topic.Topic] = append(assignments[topic.Topic], int(partition))
 		}
 	}
-	return assignments, nil
+	return assignments, assigned.UserData, nil
 }
 
 // assign divides the partitions of all topics: partition n of every topic goes to the same member, so that a
@@ -188,7 +197,8 @@ func assign(members []kmsg.JoinGroupResponseMember, layouts map[string]Layout) (
 	var all []kmsg.SyncGroupRequestGroupAssignment
 	for _, m := range members {
 		assignment := kmsg.NewConsumerMemberAssignment()
-		for _, topic := range sorted(divided[sortKey(m)]) {
+		assignment.UserData = digest(layouts)
+		for _, topic := range slices.Sorted(maps.Keys(divided[sortKey(m)])) {
 			part := kmsg.NewConsumerMemberAssignmentTopic()
 			part.Topic = topic
 			for _, id := range divided[sortKey(m)][topic] {

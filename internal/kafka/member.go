@@ -53,8 +53,8 @@ func (m *member) heartbeat(ctx context.Context, b Broker) error {
 }
 
 // commit commits offsets as this member. It fails with ErrFenced if the generation is over, with
-// ErrUnanswered, or with another error if the group refuses for now.
-func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commitment) error {
+// ErrUnanswered, or with another error if the group refuses for now. refused says which partitions it refuses, and why.
+func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commitment) (refused map[Target]error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	request := kmsg.NewPtrOffsetCommitRequest()
@@ -70,27 +70,32 @@ func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commit
 	}
 	response, err := ask[*kmsg.OffsetCommitResponse](ctx, b, request, coordinatorOf(m.group))
 	if err != nil {
+		refused = allFailed(slices.Collect(maps.Keys(offsets)), err)
 		if code := kafkago.Error(0); errors.As(err, &code) {
-			return fmt.Errorf("commit: %w", err) // kafka-go knows no coordinator: it was not sent
+			return refused, fmt.Errorf("commit: %w", err) // kafka-go knows no coordinator: it was not sent
 		}
-		return fmt.Errorf("%w: %w", ErrUnanswered, err)
+		return refused, fmt.Errorf("%w: %w", ErrUnanswered, err)
 	}
 	answered := 0
+	refused = map[Target]error{}
 	for _, topic := range response.Topics {
 		for _, partition := range topic.Partitions {
 			answered++
-			err = errors.Join(err, errorOf(partition.ErrorCode))
+			if code := errorOf(partition.ErrorCode); code != nil {
+				refused[Target{topic.Topic, int(partition.Partition)}] = code
+				err = errors.Join(err, code)
+			}
 		}
 	}
 	switch {
 	case isFenced(err):
-		return fmt.Errorf("%w: %w", ErrFenced, err)
+		return refused, fmt.Errorf("%w: %w", ErrFenced, err)
 	case err != nil:
-		return fmt.Errorf("commit: %w", err)
+		return refused, fmt.Errorf("commit: %w", err)
 	case answered != len(offsets):
-		return fmt.Errorf("%w: it is about %d of %d partitions", ErrUnanswered, answered, len(offsets))
+		return refused, fmt.Errorf("%w: it is about %d of %d partitions", ErrUnanswered, answered, len(offsets))
 	}
-	return nil
+	return nil, nil
 }
 
 // Generation is a time in which the members of a group and what each consumes stay the same.
@@ -100,6 +105,8 @@ type Generation struct {
 	Assignments map[string][]int // partitions by topic
 	// Layouts are those of the topics that the assignments come from. One that is missing does not exist.
 	Layouts map[string]Layout
+	// Stale says that whoever assigned the partitions has seen other layouts: they should be assigned anew.
+	Stale bool
 
 	broker  Broker
 	member  member
@@ -139,12 +146,13 @@ func (g *Generation) Partitions() int {
 
 // Commit commits offsets as a member of this generation. It fails with ErrFenced if that is over, with
 // ErrUnanswered, or with another error if the group refuses for now.
-func (g *Generation) Commit(ctx context.Context, offsets map[Target]Commitment) error {
-	err := g.member.commit(ctx, g.broker, offsets)
+// refused says which partitions it refuses then, and why; the others are committed.
+func (g *Generation) Commit(ctx context.Context, offsets map[Target]Commitment) (refused map[Target]error, err error) {
+	refused, err = g.member.commit(ctx, g.broker, offsets)
 	if errors.Is(err, ErrFenced) {
 		g.lose(err)
 	}
-	return err
+	return refused, err
 }
 
 // Confirm fails with ErrFenced if the generation's partitions are another's, or may be, and with another error
@@ -250,6 +258,3 @@ func (g *Generation) start(asked time.Time) {
 	g.stopBeat = stop
 	g.beating.Go(func() { g.keepAlive(ctx) })
 }
-
-// sorted are the topics of assignments in a fixed order.
-func sorted(assignments map[string][]int) []string { return slices.Sorted(maps.Keys(assignments)) }

@@ -99,9 +99,9 @@ func (e *TopicError) Unwrap() error { return e.Err }
 // over retries. It tries until it succeeds, Confirm fails or ctx ends.
 func (p *Publisher) Publish(ctx context.Context, records []Message, how Delivery) error {
 	s := p.session()
-	w := publication{Publisher: p, Delivery: how, write: s.write, insist: true}
+	w := publication{Publisher: p, Delivery: how, write: s.write, insist: true, abandoned: new(bool)}
 	err := w.publish(ctx, records)
-	if err == nil { // else a batch of the session may be under way still
+	if err == nil && !*w.abandoned { // else a batch of the session may be under way still
 		p.release(s)
 	}
 	return err
@@ -129,9 +129,11 @@ type publication struct {
 	*Publisher
 	Delivery
 	// write writes a batch for each of the partitions and says what went wrong with which.
-	write    func(ctx context.Context, batches map[Target][]Message) map[Target]error
-	insist   bool // try until it succeeds
-	replaced int  // how often what is written now was put in another record's place
+	write  func(ctx context.Context, batches map[Target][]Message) map[Target]error
+	insist bool // try until it succeeds
+	// abandoned says that a batch was given up whose fate is not known.
+	abandoned *bool
+	replaced  int // how often what is written now was put in another record's place
 }
 
 // publish writes what goes to each partition, in order, in batches of bounded size.
@@ -189,12 +191,23 @@ func (w *publication) failed(ctx context.Context, err error, before int) error {
 }
 
 // route sorts records by where they go. It returns those for which that cannot be found out now, and why.
+//
+// All records of a topic are routed together: one that came later would be written before those that came earlier, or
+// change a batch that is under way.
 func (w *publication) route(ctx context.Context, records []Message, into map[Target][]Message) (unrouted []Message, err error) {
+	layouts := map[string]Layout{}
 	for _, record := range records {
-		layout, layoutErr := w.broker.layout(ctx, record.Topic)
-		if layoutErr != nil {
-			w.refusing.note(record.Topic, layoutErr)
-			unrouted, err = append(unrouted, record), &TopicError{Target{record.Topic, AnyPartition}, layoutErr}
+		layout, asked := layouts[record.Topic]
+		if !asked {
+			var layoutErr error
+			if layout, layoutErr = w.broker.layout(ctx, record.Topic); layoutErr != nil {
+				w.refusing.note(record.Topic, layoutErr)
+				err = &TopicError{Target{record.Topic, AnyPartition}, layoutErr}
+			}
+			layouts[record.Topic] = layout
+		}
+		if len(layout.Partitions) == 0 {
+			unrouted = append(unrouted, record)
 			continue
 		}
 		// A partition that is not there is the sender's mistake; the key still leads somewhere where the
@@ -297,7 +310,9 @@ func (w *publication) giveUp(records *[]Message, rest map[Target][]Message) (ins
 			if to.Topic != topic {
 				continue
 			}
-			if rest[to] = without(waiting); len(rest[to]) == 0 {
+			left := without(waiting)
+			*w.abandoned = *w.abandoned || len(left) < len(waiting)
+			if rest[to] = left; len(left) == 0 {
 				delete(rest, to)
 			}
 		}
@@ -316,12 +331,16 @@ func (w *publication) replace(ctx context.Context, instead []Message) error {
 	}
 	nested := *w
 	nested.replaced++
-	if w.insist { // a batch of this session may be under way to where the others go
-		s := w.session()
-		nested.write = s.write
-		defer w.release(s)
+	if !w.insist {
+		return nested.publish(ctx, instead)
 	}
-	return nested.publish(ctx, instead)
+	s := w.session() // of the other, a batch may be under way to where these go
+	nested.write, nested.abandoned = s.write, new(bool)
+	err := nested.publish(ctx, instead)
+	if err == nil && !*nested.abandoned {
+		w.release(s)
+	}
+	return err
 }
 
 // write is a session that begins when it is needed.
@@ -347,8 +366,8 @@ func (r *refusing) note(topic string, err error) {
 	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	known, again := r.topics[topic]
-	if !again {
+	known := r.topics[topic]
+	if time.Since(known.last) > layoutTTL { // it is another time
 		known.first = time.Now()
 	}
 	known.last, known.err = time.Now(), err

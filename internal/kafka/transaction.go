@@ -67,7 +67,7 @@ func (t *Transactions) Publish(ctx context.Context, group string, records []Mess
 	if err := t.joinOffsets(ctx, group); err != nil {
 		return err
 	}
-	w := publication{Publisher: t.publisher, Delivery: how, write: t.write}
+	w := publication{Publisher: t.publisher, Delivery: how, write: t.write, abandoned: new(bool)}
 	return w.publish(ctx, records)
 }
 

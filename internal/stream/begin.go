@@ -63,6 +63,7 @@ func (f *flow) begin(ctx context.Context) (from start, err error) {
 		return err
 	})
 	if err == nil {
+		f.truncated = nil
 		f.consumer.blocked.remove(f.assignment.Target)
 		f.assignment.progress.commit(from.offset)
 	}
@@ -83,14 +84,14 @@ func (f *flow) tryToBegin(ctx context.Context) (from start, err error) {
 		return from, err
 	}
 	a := f.assignment
-	b, err := f.consumer.survey(ctx, a.Target, newLifetimeID())
+	b, err := f.consumer.survey(ctx, a.Target, newLifetimeID(), f.truncated)
 	if err != nil {
 		return from, err
 	}
 	if b.fresh {
 		fresh := assignment{mark: b.mark}
 		offsets := map[kafka.Target]kafka.Commitment{a.Target: fresh.commitment(b.offset, b.epoch)}
-		if err := a.generation.Commit(ctx, offsets); err != nil {
+		if _, err := a.generation.Commit(ctx, offsets); err != nil {
 			return from, fmt.Errorf("commit where to begin: %w", err)
 		}
 		level := slog.LevelDebug // the usual first start
@@ -113,8 +114,9 @@ func (f *flow) tryToBegin(ctx context.Context) (from start, err error) {
 }
 
 // survey finds out how a partition can begin, and changes nothing. It fails with a refusal if records that were
-// decided already would be decided again. A lifetime that begins gets the id that is given.
-func (c *Consumer) survey(ctx context.Context, at kafka.Target, fresh string) (b beginning, err error) {
+// decided already would be decided again. A lifetime that begins gets the id that is given. truncated is what was found
+// out when the partition was read, nil if nothing was.
+func (c *Consumer) survey(ctx context.Context, at kafka.Target, fresh string, truncated *kafka.Truncated) (b beginning, err error) {
 	layouts, failures, err := c.broker.Describe(ctx, []string{at.Topic})
 	if err == nil {
 		err = failures[at.Topic]
@@ -142,13 +144,13 @@ func (c *Consumer) survey(ctx context.Context, at kafka.Target, fresh string) (b
 		if b.noted.ID != "" && b.noted.ID != b.id && b.noted.ID != b.before {
 			return b, c.refuseOther(at.Topic, b.offset, b.noted)
 		}
-		return b, c.truncated(ctx, at, &b, fresh)
+		return b, c.goOnIfTruncated(ctx, at, &b, fresh, truncated)
 	}
 	b.begins(fresh)
 	b.found = b.offset >= 0
 	switch {
 	case b.found:
-		return b, c.truncated(ctx, at, &b, fresh)
+		return b, c.goOnIfTruncated(ctx, at, &b, fresh, nil)
 	case b.noted.ID != "":
 		return b, c.refuseWithoutOffset(at.Topic, b.noted)
 	default:
@@ -163,12 +165,15 @@ func (b *beginning) begins(fresh string) {
 	b.fresh, b.mark = true, mark{id: fresh, before: b.noted.ID, topicID: b.topicID}
 }
 
-// truncated refuses to go on in a log that no longer is the one that was read, unless the operator has said that
+// goOnIfTruncated refuses to go on in a log that no longer is the one that was read, unless the operator has said that
 // the worker shall: then it goes on at the end of what is left, and another lifetime begins, since offsets that were
 // decided come again with other records.
-func (c *Consumer) truncated(ctx context.Context, at kafka.Target, b *beginning, fresh string) error {
+func (c *Consumer) goOnIfTruncated(ctx context.Context, at kafka.Target, b *beginning, fresh string, found *kafka.Truncated) error {
 	err := c.broker.Probe(ctx, at, b.offset, b.epoch)
 	var log *kafka.Truncated
+	if err == nil && found != nil && found.End < b.offset {
+		err = found
+	}
 	if !errors.As(err, &log) {
 		if errors.Is(err, kafkago.OffsetOutOfRange) { // below the first one: fetching says how many are gone
 			return nil

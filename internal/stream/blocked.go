@@ -79,12 +79,12 @@ func (c *Consumer) stayOut(ctx context.Context) {
 	for try := 0; ctx.Err() == nil; try++ {
 		retry.Pause(ctx, patience, try)
 		for at, reason := range c.blocked.all() {
-			b, err := c.survey(ctx, at, "")
+			b, err := c.survey(ctx, at, "", nil)
 			refused := asRefusal(err)
 			switch {
 			case refused != nil:
 				c.blocked.add(at, refused)
-			case err == nil && (reason.offset < 0 || b.offset != reason.offset):
+			case err == nil && (reason.offset < 0 || b.offset > reason.offset):
 				c.blocked.remove(at)
 			case err != nil && ctx.Err() == nil:
 				c.observer.Retried()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -55,17 +54,25 @@ func (c *committer) note(a *assignment, commitment kafka.Commitment) {
 // run commits until all of the generation's partitions are done, and then once more. It ends the generation if it
 // can commit no more.
 func (c *committer) run(done <-chan struct{}) {
-	ctx := c.generation.Lost()
+	ctx, cancel := context.WithCancel(c.generation.Lost())
+	defer cancel()
+	go func() { // nothing is insisted on once all are done
+		select {
+		case <-done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for {
 		select {
 		case <-c.wakeUp:
 		case <-done:
-			if err := c.commit(ctx); err != nil {
+			if err := c.commit(c.generation.Lost()); err != nil {
 				c.logger.Warn("cannot commit at the end of the generation; the records will be redelivered", "error", err)
 			}
 			return
 		}
-		if err := c.commitAtLast(ctx); err != nil {
+		if err := c.commitAtLast(ctx); err != nil && !isClosed(done) {
 			c.logger.Warn("cannot commit", "error", err)
 			c.generation.End(err)
 			return
@@ -94,6 +101,15 @@ func (c *committer) commitAtLast(ctx context.Context) error {
 	})
 }
 
+func isClosed(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
 func (c *committer) fail(err error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
@@ -115,17 +131,27 @@ func (c *committer) commit(ctx context.Context) error {
 	for at, d := range all {
 		offsets[at] = d.Commitment
 	}
-	err := c.generation.Commit(ctx, offsets)
-	if err == nil {
-		for _, d := range all {
-			d.progress.commit(d.Offset)
-		}
-		return nil
-	}
+	refused, err := c.generation.Commit(ctx, offsets)
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	newer := c.due
-	c.due = all
-	maps.Copy(c.due, newer)
+	lasting := len(refused) > 0
+	for at, d := range all {
+		reason, isRefused := refused[at]
+		switch {
+		case !isRefused && err == nil || !isRefused && len(refused) > 0:
+			d.progress.commit(d.Offset)
+		case kafka.IsTopicRefused(reason): // it is gone: there is nothing to commit for
+			d.progress.fail(reason)
+			c.logger.Warn("cannot commit for a topic that is gone", "topic", at.Topic, "partition", at.Partition, "error", reason)
+		default:
+			lasting = false
+			if _, newer := c.due[at]; !newer {
+				c.due[at] = d
+			}
+		}
+	}
+	if lasting { // all that was refused is gone
+		return nil
+	}
 	return err
 }

@@ -77,6 +77,7 @@ type Consumer struct {
 	observer  Observer
 	fetcher   *kafka.Fetcher
 	cluster   string // its id
+	byID      bool   // topics are fetched from by their ids
 	joined    atomic.Bool
 	blocked   blocked
 	watch     watch
@@ -125,7 +126,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 // identify reads the id of the cluster, trying until it succeeds or ctx ends.
 func (c *Consumer) identify(ctx context.Context) error {
 	return retry.Do(ctx, c.policy("cannot reach Kafka, trying again"), func() (err error) {
-		c.cluster, err = c.broker.ClusterID(ctx)
+		if c.cluster, err = c.broker.ClusterID(ctx); err == nil {
+			c.byID, err = c.broker.FetchesByID(ctx)
+		}
 		return err
 	})
 }
@@ -175,6 +178,9 @@ func (c *Consumer) takePart(ctx context.Context) {
 			retry.Pause(ctx, patience, short)
 			short++
 		}
+		if !isGroupsReason(reason) {
+			group.Renew()
+		}
 	}
 }
 
@@ -215,6 +221,9 @@ func (c *Consumer) serve(ctx context.Context, generation *kafka.Generation) (rea
 	working.Wait()
 	close(done)
 	beside.Wait()
+	for _, f := range flows {
+		c.observer.Dropped(f.assignment.Topic, f.assignment.Partition)
+	}
 	return context.Cause(generation.Over())
 }
 
@@ -228,7 +237,7 @@ func (c *Consumer) flows(generation *kafka.Generation, commits *committer) (flow
 				topicID: generation.Layouts[topic].ID, progress: newProgress(),
 			}
 			f := &flow{
-				assignment: a, consumer: c, decider: c.decider.Partition(topic, id),
+				assignment: a, consumer: c,
 				batchMax:   min(max(batchAll/partitions, batchLeast), c.options.BatchMax),
 				batchBytes: min(max(batchAllBytes/partitions, batchLeastBytes), batchMostBytes),
 				logger:     c.logger.With("topic", topic, "partition", id, "generation", generation.ID),

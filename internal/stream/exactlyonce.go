@@ -91,7 +91,7 @@ func (e *exactlyOnce) deliver(ctx context.Context, d *decided) error {
 func (e *exactlyOnce) commitAlone(ctx context.Context, d *decided) error {
 	a := e.assignment
 	err := e.insist.on(ctx, "cannot commit, trying again", func() error {
-		err := a.generation.Commit(ctx, map[kafka.Target]kafka.Commitment{a.Target: a.commitment(d.next, d.epoch)})
+		_, err := a.generation.Commit(ctx, map[kafka.Target]kafka.Commitment{a.Target: a.commitment(d.next, d.epoch)})
 		if errors.Is(err, kafka.ErrUnanswered) {
 			a.generation.End(err)
 			return retry.Permanent(err)

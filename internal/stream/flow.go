@@ -23,10 +23,12 @@ type flow struct {
 	consumer   *Consumer
 	batchMax   int // records
 	batchBytes int
-	decider    PartitionDecider
+	decider    PartitionDecider // of what was begun last
 	delivery   delivery
 	insist     insistence
 	logger     *slog.Logger
+	truncated  *kafka.Truncated // what was found out about the log
+	settled    int64            // offset below which everything is published
 }
 
 // errBeginAgain ends the work on a partition whose log is not the one that was read: where to go on is found out
@@ -36,7 +38,6 @@ var errBeginAgain = errors.New("the partition begins again")
 // run works until the generation is over, and then finishes what is in hand within the shutdown timeout. It fails
 // if the generation has to end.
 func (f *flow) run(over context.Context) error {
-	defer f.consumer.observer.Dropped(f.assignment.Topic, f.assignment.Partition)
 	for over.Err() == nil {
 		err := f.work(over)
 		if err != nil && !errors.Is(err, errBeginAgain) {
@@ -54,6 +55,8 @@ func (f *flow) work(over context.Context) error {
 		}
 		return err
 	}
+	// What it holds back is of the log that was read before.
+	f.decider = f.consumer.decider.Partition(f.assignment.Topic, f.assignment.Partition)
 	finish, cancel := lingering(over, f.assignment.generation.Lost(), f.consumer.options.ShutdownTimeout)
 	defer cancel()
 	group, working := errgroup.WithContext(finish)
@@ -84,6 +87,11 @@ func (f *flow) work(over context.Context) error {
 		}
 		return err
 	}
+	if again != nil { // where it begins depends on what is committed
+		for settled := f.settled; f.assignment.progress.committed.Load() < settled && over.Err() == nil; {
+			wait(over, commitEvery)
+		}
+	}
 	return again
 }
 
@@ -106,7 +114,7 @@ func (f *flow) fetch(over, working context.Context, from start, batches chan<- B
 	defer cancel()
 	defer context.AfterFunc(working, cancel)()
 	a := f.assignment
-	cursor := f.consumer.fetcher.Open(a.Target, a.topicID, from.offset, from.epoch)
+	cursor := f.open(from)
 	defer func() { cursor.Close() }()
 	for failures := 0; fetching.Err() == nil; {
 		got, err := cursor.Next(fetching)
@@ -128,7 +136,7 @@ func (f *flow) fetch(over, working context.Context, from start, batches chan<- B
 			if err == nil && next != from.offset {
 				from.offset = next
 				cursor.Close()
-				cursor = f.consumer.fetcher.Open(a.Target, a.topicID, next, -1)
+				cursor = f.open(start{next, -1})
 				continue
 			}
 		case isUnreadable(err):
@@ -142,6 +150,15 @@ func (f *flow) fetch(over, working context.Context, from start, batches chan<- B
 		failures++
 	}
 	return nil
+}
+
+// open begins to fetch from a place on.
+func (f *flow) open(from start) *kafka.Cursor {
+	id := f.assignment.topicID
+	if !f.consumer.byID {
+		id = kafka.TopicID{}
+	}
+	return f.consumer.fetcher.Open(f.assignment.Target, id, from.offset, from.epoch)
 }
 
 // handOut takes an answer apart, and hands out batches of bounded size. It returns the offset behind them.
@@ -194,7 +211,7 @@ func isUnreadable(err error) bool {
 // outOfRange finds out what to do about an offset that a partition does not have. It returns where to go on, or
 // errBeginAgain if the log is another one.
 func (f *flow) outOfRange(ctx context.Context, offset int64, err error) (int64, error) {
-	if isTruncation(err) {
+	if errors.As(err, &f.truncated) {
 		return 0, errBeginAgain
 	}
 	a := f.assignment
@@ -213,6 +230,7 @@ func (f *flow) outOfRange(ctx context.Context, offset int64, err error) (int64, 
 		return 0, err
 	}
 	if offset > last {
+		f.truncated = &kafka.Truncated{Target: a.Target, Offset: offset, End: last}
 		return 0, errBeginAgain
 	}
 	return offset, nil // it was a moment's: a leader that was behind
@@ -359,6 +377,7 @@ func (f *flow) publish(working context.Context, outs <-chan *decided) error {
 		if d.span != nil {
 			endSpan(d.span, nil)
 		}
+		f.settled = d.next
 		f.consumer.observer.InHand(-len(d.batch.Records))
 		f.consumer.observer.Settled(d.batch)
 	}

@@ -35,13 +35,11 @@ func (p *progress) fail(err error) {
 	p.trouble = err
 }
 
-func (p *progress) reason() string {
+// reason is what keeps the partition from going on, nil if nothing is known to.
+func (p *progress) reason() error {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
-	if p.trouble == nil {
-		return "nobody knows why"
-	}
-	return p.trouble.Error()
+	return p.trouble
 }
 
 // Stall is a partition that has had records for a while and does not go on.

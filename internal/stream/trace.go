@@ -21,7 +21,7 @@ var tracer = otel.Tracer("tollgate/internal/stream")
 // conventions for messaging: batches).
 func startBatch(ctx context.Context, group string, batch Batch) (context.Context, trace.Span) {
 	ctx, span := tracer.Start(ctx, "process", trace.WithSpanKind(trace.SpanKindConsumer))
-	if !span.IsRecording() {
+	if !span.IsRecording() || len(batch.Records) == 0 { // which only goes on with others
 		return ctx, span
 	}
 	span.SetName("process " + batch.Topic)

@@ -42,9 +42,14 @@ type sight struct {
 func (w *watch) begin(flows []*flow) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
+	before := w.seen
 	w.seen = make(map[kafka.Target]*sight, len(flows))
 	for _, f := range flows {
-		w.seen[f.assignment.Target] = &sight{progress: f.assignment.progress, committed: -1, oldestAt: -1, since: time.Now()}
+		s := &sight{progress: f.assignment.progress, committed: -1, oldestAt: -1, since: time.Now()}
+		if known := before[f.assignment.Target]; known != nil { // it may have stood still for longer than this generation
+			s.lag, s.committed, s.since = known.lag, known.committed, known.since
+		}
+		w.seen[f.assignment.Target] = s
 	}
 }
 
@@ -62,7 +67,8 @@ func (c *Consumer) Stalls() []Stall {
 	var list []Stall
 	for at, s := range c.watch.seen {
 		if still := time.Since(s.since); s.lag > 0 && still >= c.options.StalledAfter {
-			list = append(list, Stall{at, still, s.lag, s.progress.reason()})
+			reason := cmp.Or(s.progress.reason(), c.fetcher.Trouble(), errUnknown)
+			list = append(list, Stall{at, still, s.lag, reason.Error()})
 		}
 	}
 	slices.SortFunc(list, func(a, b Stall) int { return compareTargets(a.Target, b.Target) })
@@ -72,6 +78,8 @@ func (c *Consumer) Stalls() []Stall {
 func compareTargets(a, b kafka.Target) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
+
+var errUnknown = errors.New("nobody knows why")
 
 var errLayout = errors.New("the topics are not what they were when partitions were assigned")
 
@@ -89,7 +97,7 @@ func (c *Consumer) watchLayouts(generation *kafka.Generation) {
 			continue
 		}
 		c.note(layouts)
-		if kafka.Differ(generation.Layouts, layouts) {
+		if generation.Stale || kafka.Differ(generation.Layouts, layouts) {
 			generation.End(errLayout)
 			return
 		}
