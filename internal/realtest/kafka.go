@@ -160,11 +160,37 @@ func (k *Kafka) Kill(t testing.TB) {
 	}
 }
 
-// Freeze stops Kafka in its tracks (SIGSTOP): its connections stay, and nothing answers.
+// Freeze stops Kafka in its tracks (SIGSTOP): its connections stay, and nothing answers. When it
+// returns, all of its threads stand still.
 func (k *Kafka) Freeze(t testing.TB) {
 	t.Helper()
 	k.answers.Store(false)
 	k.signal(t, syscall.SIGSTOP)
+	// One thread takes the signal and stops the others. On a busy machine these work on for a while,
+	// and a follower may still fetch what it must not have.
+	Until(t, "Kafka at "+k.Addr+" frozen", func() bool {
+		pid, err := k.pid()
+		return err == nil && standsStill(pid)
+	})
+}
+
+// standsStill says whether all threads of a process are stopped (Linux).
+func standsStill(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if err != nil {
+			return false
+		}
+		// The state is what follows the name, which is in brackets and may have any character.
+		if end := strings.LastIndex(string(text), ") "); end < 0 || !strings.HasPrefix(string(text[end+2:]), "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // Thaw has a frozen Kafka go on.
