@@ -83,25 +83,25 @@ func (s *Store) AwayFor(ctx context.Context, customerID string) error {
 	if err != nil {
 		return err
 	}
-	away, _ := s.shards.state(client.Options().Addr)
+	_, away := s.shards.state(client.Options().Addr)
 	return away
 }
 
-// state says whether a shard is away, and how long its calls may take.
-func (s *shards) state(addr string) (away error, patience time.Duration) {
+// state says how long the calls of a shard may take, and fails if it is away.
+func (s *shards) state(addr string) (patience time.Duration, away error) {
 	if s.count.Load() == 0 {
-		return nil, shardPatience
+		return shardPatience, nil
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	shard := s.away[addr]
 	switch {
 	case shard == nil:
-		return nil, shardPatience
+		return shardPatience, nil
 	case shard.answered:
-		return nil, longPatience
+		return longPatience, nil
 	}
-	return shard.Away, 0
+	return 0, shard.Away
 }
 
 // failed notes that a shard did not answer a call for a customer.
@@ -247,7 +247,7 @@ func (s *Store) divide(ctx context.Context, calls []Call, groups [][]int) (works
 		addr := client.Options().Addr
 		work := byAddr[addr]
 		if work == nil {
-			away, patience := s.shards.state(addr)
+			patience, away := s.shards.state(addr)
 			if away != nil {
 				unsent.wait(calls, group, away)
 				continue

@@ -14,7 +14,13 @@ var ErrClusterNode = errors.New("the Redis is a node of a Cluster; name several 
 
 // Unsuitable says why the Redis can never be used as it is, nil if it can. It fails if Redis does not answer.
 func (s *Store) Unsuitable(ctx context.Context) (reason, err error) {
-	if s.cluster {
+	if s.nodes != nil {
+		// Read once now, the layout is known from here on; a node that is frozen may be the first that is asked for it.
+		reading, cancel := context.WithTimeout(ctx, layoutPatience)
+		defer cancel()
+		if _, err := s.nodes.MasterForKey(reading, s.lifetimesKey()); err != nil {
+			return nil, fmt.Errorf("read the layout of the Redis Cluster: %w", err)
+		}
 		return nil, nil
 	}
 	info, err := s.client.Info(ctx, "cluster").Result()

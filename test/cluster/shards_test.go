@@ -28,8 +28,8 @@ const (
 	shardCustomers = 60
 	granted        = 100_005 // five are of the plan
 	// patience is how long a check may take while another shard is away, and takeover while a worker is replaced besides.
-	patience = 2 * time.Second
-	takeover = 15 * time.Second
+	patience = 3 * time.Second
+	takeover = 20 * time.Second
 	harmed   = 6 * time.Second // longer than the Cluster takes to call a node failed
 )
 
