@@ -47,7 +47,7 @@ chaos-short: ## The same, ten seconds a fault
 
 .PHONY: access
 access: ## TLS, SASL and ACLs on a real Kafka and a real Redis
-	go test -count=1 -tags real -v -timeout 10m ./test/access | grep -vE '^\s+time='
+	go test -count=1 -tags real -v -timeout 20m ./test/access | grep -vE '^\s+time='
 
 .PHONY: rig
 rig: ## Test what tests rely on: a Kafka of three brokers, a log that is cut

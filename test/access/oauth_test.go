@@ -111,7 +111,6 @@ func TestOAuthBearer(t *testing.T) {
 	fromFile := append(connection, "--kafka-sasl-token-file", file, "--log-level", "debug")
 
 	t.Run("a token that others renew", func(t *testing.T) {
-		proctest.Build(t, "worker") // not within the life of the first token
 		const seconds = 6
 		var given []string
 		renew := func() {
@@ -119,7 +118,13 @@ func TestOAuthBearer(t *testing.T) {
 			write(t, file, given[len(given)-1])
 		}
 		renew()
-		worker, _ := s.test.StartReady(t, fromFile...)
+		worker, httpAddr := s.test.Start(t, fromFile...)
+		worker.AwaitOutput(t, "msg=serving")
+		realtest.Until(t, "the worker is ready", func() bool { // which may take longer than a token lasts
+			renew()
+			code, _ := proctest.Get(t, "http://"+httpAddr+"/readyz")
+			return code == http.StatusOK
+		})
 		started := len(worker.Output())
 		for began := time.Now(); time.Since(began) < 3*seconds*time.Second; renew() {
 			decides(t, s.test)
