@@ -45,6 +45,10 @@ chaos: ## Break things under load and count what became of every request (needs 
 chaos-short: ## The same, ten seconds a fault
 	go test -count=1 -tags chaos -short -v -timeout 30m ./test/chaos | grep -vE '^\s+time='
 
+.PHONY: stream
+stream: ## What only a real Kafka does to a consumer: truncated logs, retention, refusals, bit rot
+	go test -count=1 -tags real -v -timeout 20m ./internal/stream ./internal/kafka/... -run 'HandsOver|Truncated|Retention|Refuses|CannotBeRead|GivenUp|OnRealKafka' | grep -vE '^\s+time='
+
 .PHONY: access
 access: ## TLS, SASL and ACLs on a real Kafka and a real Redis
 	go test -count=1 -tags real -v -timeout 20m ./test/access | grep -vE '^\s+time='
