@@ -25,6 +25,7 @@ import (
 	"tollgate/internal/settings"
 	"tollgate/internal/store"
 	"tollgate/internal/stream"
+	"tollgate/internal/wire"
 )
 
 // serving are the settings that `dev` and `run` share.
@@ -135,7 +136,7 @@ func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, o
 	w.consumer = stream.NewConsumer(broker, stream.Options{
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
-		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine,
+		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine, MaxValueBytes: wire.KeptBytes,
 		InstanceID: s.KafkaInstanceID, Rack: s.ClientRack, OnTruncation: stream.Truncation(s.OnTruncation),
 	}, w.engine, kafka.NewPublisher(broker, kafka.PublisherOptions{
 		Compression: compression, Published: w.metrics.Published, Retried: w.metrics.Retried,

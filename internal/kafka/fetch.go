@@ -45,9 +45,9 @@ type Fetched struct {
 	aborted []recordbatch.AbortedTransaction
 }
 
-// Reader takes the batches apart.
-func (f *Fetched) Reader() *recordbatch.Reader {
-	return recordbatch.NewReader(f.data, f.From, f.aborted, recordbatch.Options{})
+// Reader takes the batches apart. Of a record's value it keeps so many bytes; see Cut.
+func (f *Fetched) Reader(maxValueBytes int) *recordbatch.Reader {
+	return recordbatch.NewReader(f.data, f.From, f.aborted, recordbatch.Options{MaxValue: maxValueBytes})
 }
 
 // wanted is what to fetch of a partition.
@@ -181,18 +181,21 @@ type Records struct {
 	End      int64 // offset up to which the partition is replicated
 }
 
+// mostValueBytes is more than the results and dead letters have that FetchRecords is for.
+const mostValueBytes = 64 << 20
+
 // recordsWait is how long FetchRecords waits for a record to come.
 const recordsWait = 5 * time.Second
 
 // FetchRecords reads committed records of a partition from an offset on, about so many bytes of them, waiting a
-// while for some to come. A record that is larger than the worker reads is cut.
+// while for some to come.
 func (b Broker) FetchRecords(ctx context.Context, topic string, partition int, offset int64, maxBytes int) (Records, error) {
 	at := Target{topic, partition}
 	fetched, err := b.fetchOne(ctx, wanted{Target: at, offset: offset, epoch: -1}, recordsWait, maxBytes)
 	if err != nil {
 		return Records{}, err
 	}
-	reader := fetched.Reader()
+	reader := fetched.Reader(mostValueBytes)
 	defer reader.Close()
 	out := Records{End: fetched.End}
 	for {
@@ -232,7 +235,7 @@ func (b Broker) TimeOf(ctx context.Context, at Target, offset int64) (time.Time,
 	if err != nil {
 		return time.Time{}, err
 	}
-	reader := fetched.Reader()
+	reader := fetched.Reader(1)
 	defer reader.Close()
 	records, _, err := reader.Next(ctx, 1, 1)
 	if err != nil || len(records) == 0 {

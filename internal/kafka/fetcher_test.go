@@ -45,7 +45,7 @@ func (f *fixture) next(cursor *kafka.Cursor) (values []string) {
 		f.Fatal(err)
 	}
 	defer cursor.Done(&got)
-	reader := got.Reader()
+	reader := got.Reader(1 << 20)
 	defer reader.Close()
 	for done := false; !done; {
 		records, last, err := reader.Next(f.Context(), 100, 1<<20)

@@ -190,7 +190,7 @@ func CreateTopics(t testing.TB, broker kafka.Broker, partitions int, names ...st
 	}
 }
 
-const startTimeout = 30 * time.Second
+const startTimeout = 60 * time.Second // on a machine that has much else to do
 
 // Drain is what is committed of a topic, read to its end, again and again.
 type Drain struct {
@@ -241,12 +241,18 @@ func (d *Drain) fetch(ctx context.Context, partition int) ([]kafka.Message, erro
 // Until waits for a condition that nothing announces.
 func Until(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	UntilWithin(t, startTimeout, what, done)
+}
+
+// UntilWithin is Until with a patience of its own.
+func UntilWithin(t testing.TB, patience time.Duration, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for !done() {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: not within %v", what, startTimeout)
+			t.Fatalf("%s: not within %v", what, patience)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

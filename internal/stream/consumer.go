@@ -39,6 +39,8 @@ type Options struct {
 	// ShutdownTimeout bounds the finishing of what is in hand when a generation ends.
 	ShutdownTimeout time.Duration
 	Refused         kafka.Refused
+	// MaxValueBytes is how much is kept of the value of a record (kafka.Cut); 0 for 64 KiB.
+	MaxValueBytes int
 	// ExactlyOnce publishes and commits in transactions, so that consumers that read only what is committed see
 	// everything once.
 	ExactlyOnce  bool

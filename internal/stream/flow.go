@@ -163,7 +163,7 @@ func (f *flow) open(from start) *kafka.Cursor {
 
 // handOut takes an answer apart, and hands out batches of bounded size. It returns the offset behind them.
 func (f *flow) handOut(ctx context.Context, got *kafka.Fetched, batches chan<- Batch) (int64, error) {
-	reader := got.Reader()
+	reader := got.Reader(f.consumer.options.MaxValueBytes)
 	defer reader.Close()
 	a := f.assignment
 	for done := false; !done; {
