@@ -20,7 +20,6 @@ import (
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
 	"tollgate/internal/servertest"
-	"tollgate/internal/stream"
 	"tollgate/internal/wire"
 )
 
@@ -303,11 +302,3 @@ func (s *shardScene) judge(t *testing.T, began, repaired time.Time, bound time.D
 		}
 	}
 }
-
-type nothing struct{}
-
-func (nothing) Fetched(string, int, int64)           {}
-func (nothing) Dropped(string, int)                  {}
-func (nothing) Published(string, int, time.Duration) {}
-func (nothing) Settled(stream.Batch)                 {}
-func (nothing) Retried()                             {}
