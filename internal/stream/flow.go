@@ -36,7 +36,6 @@ var errBeginAgain = errors.New("the partition begins again")
 // run works until the generation is over, and then finishes what is in hand within the shutdown timeout. It fails
 // if the generation has to end.
 func (f *flow) run(over context.Context) error {
-	defer f.consumer.observer.Dropped(f.assignment.Topic, f.assignment.Partition)
 	for over.Err() == nil {
 		err := f.work(over)
 		if err != nil && !errors.Is(err, errBeginAgain) {
@@ -254,6 +253,7 @@ func (f *flow) decide(over, working context.Context, batches <-chan Batch, outs 
 
 func (f *flow) decideBatch(ctx context.Context, d *decided) error {
 	f.consumer.observer.InHand(len(d.batch.Records))
+	d.batch.Failed = f.assignment.progress.fail
 	ctx, d.span = startBatch(ctx, f.assignment.group, d.batch)
 	decision, err := f.decider.Decide(ctx, d.batch)
 	if err != nil {

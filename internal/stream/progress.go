@@ -39,7 +39,7 @@ func (p *progress) reason() string {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	if p.trouble == nil {
-		return "nobody knows why"
+		return "no error is known; they are being decided, or published"
 	}
 	return p.trouble.Error()
 }

@@ -173,19 +173,22 @@ func (c *Consumer) see(ctx context.Context, at kafka.Target, end int64) {
 		}
 	}
 	lag := max(0, end-committed)
-	oldest := s.oldest
+	oldest, oldestAt := s.oldest, committed
 	if lag > 0 && s.oldestAt != committed {
 		var err error
 		oldest, err = c.broker.TimeOf(ctx, at, committed)
-		if err != nil && !errors.Is(err, kafkago.OffsetOutOfRange) {
-			c.logger.Debug("cannot read how old the first record is", "error", err)
+		if err != nil {
+			oldestAt = -1 // to be asked again
+			if !errors.Is(err, kafkago.OffsetOutOfRange) {
+				c.logger.Debug("cannot read how old the first record is", "error", err)
+			}
 		}
 	}
 	c.watch.mutex.Lock()
 	if lag == 0 || committed != s.committed {
 		s.since = time.Now()
 	}
-	s.lag, s.committed, s.oldest, s.oldestAt = lag, committed, oldest, committed
+	s.lag, s.committed, s.oldest, s.oldestAt = lag, committed, oldest, oldestAt
 	c.watch.mutex.Unlock()
 	age := time.Duration(0)
 	if lag > 0 && !oldest.IsZero() {
