@@ -66,7 +66,7 @@ func (m *Metrics) IsHeldBack(at kafka.Target) bool {
 // Waiting is a probe: it fails while records wait for their Redis shard.
 func (m *Metrics) Waiting(context.Context) error {
 	return Report(m.heldBack.list(), func(g Group) string {
-		return fmt.Sprintf("%s: %d records wait while those of other customers are decided: %s", g.Partitions, g.Records, g.Reason)
+		return fmt.Sprintf("%s: %d records wait: %s", g.Partitions, g.Records, g.Reason)
 	})
 }
 
