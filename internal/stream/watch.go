@@ -173,11 +173,14 @@ func (c *Consumer) see(ctx context.Context, at kafka.Target, end int64) {
 		}
 	}
 	lag := max(0, end-committed)
-	oldest, oldestAt := s.oldest, committed
-	if lag > 0 && s.oldestAt != committed {
+	oldest, oldestAt := s.oldest, s.oldestAt
+	switch {
+	case lag == 0:
+		oldestAt = -1 // the next record will be at this offset
+	case oldestAt != committed:
 		var err error
 		oldest, err = c.broker.TimeOf(ctx, at, committed)
-		if err != nil {
+		if oldestAt = committed; err != nil {
 			oldestAt = -1 // to be asked again
 			if !errors.Is(err, kafkago.OffsetOutOfRange) {
 				c.logger.Debug("cannot read how old the first record is", "error", err)
