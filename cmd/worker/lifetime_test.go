@@ -79,7 +79,7 @@ func awaitBlocked(t *testing.T, httpAddr string, words ...string) {
 		_ = response.Body.Close()
 		_, body := proctest.Get(t, "http://"+httpAddr+"/readyz")
 		text := string(body)
-		for _, word := range append(words, "partitions: ", " 0, 1, 2, 3 wait: ", "group: not joined") {
+		for _, word := range append(words, "partitions: ", " 0-3 wait: ", "group: not joined") {
 			if !strings.Contains(text, word) {
 				return errors.New(text)
 			}

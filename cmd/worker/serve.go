@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -143,61 +141,18 @@ func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, o
 	}, logger), logger, w.metrics)
 	w.metrics.Watch(
 		func() int { return len(w.consumer.Blocked()) },
-		func() int { return len(w.consumer.Stalls()) },
+		func() int { return len(w.stalls()) },
 		func() int { return len(w.consumer.Missing()) },
 	)
 	w.metrics.WatchAway(func() int { return len(w.store.Away()) })
 	w.http, err = ops.Listen(ops.HTTPOptions{
 		Addr: s.HTTPAddr, Registry: w.metrics.Registry, Pprof: s.Pprof, Page: handler,
-		Probes: []ops.Probe{
-			{Name: "kafka", Check: func(ctx context.Context) error { return broker.Reachable(ctx) }},
-			{Name: "redis", Check: w.store.Ping},
-			{Name: "held back", Check: w.metrics.Waiting},
-			{Name: "group", Check: func(context.Context) error { return inGroup(w.consumer) }},
-			{Name: "partitions", Check: func(context.Context) error {
-				return errors.Join(notBegun(w.consumer.Blocked()), stalled(w.consumer.Stalls()))
-			}},
-		},
+		Probes: w.probes(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("--http-addr: %w", err)
 	}
 	return w, nil
-}
-
-// inGroup tells whether the worker consumes what it should.
-func inGroup(consumer *stream.Consumer) error {
-	if !consumer.Joined() {
-		return errors.New("not joined")
-	}
-	if missing := consumer.Missing(); len(missing) > 0 {
-		return fmt.Errorf("topics are missing, or this user may not see them: %s; 'worker topics create' makes them", strings.Join(missing, ", "))
-	}
-	return nil
-}
-
-// stalled tells of partitions that do not go on, nil if there are none.
-func stalled(stalls []stream.Stall) error {
-	var all []error
-	for _, s := range stalls {
-		all = append(all, fmt.Errorf("%s stands still for %v with %d records waiting: %s", s.Target, s.For.Round(time.Second), s.Lag, s.Reason))
-	}
-	return errors.Join(all...)
-}
-
-// notBegun tells of partitions that do not begin, nil where there are none. Mostly all of a
-// topic have the same reason, which is long.
-func notBegun(blocked []stream.Blocked) error {
-	ids, reasons := map[string][]string{}, map[string]string{}
-	for _, b := range blocked {
-		ids[b.Topic] = append(ids[b.Topic], strconv.Itoa(b.Partition))
-		reasons[b.Topic] = b.Reason
-	}
-	var all []error
-	for _, topic := range slices.Sorted(maps.Keys(ids)) {
-		all = append(all, fmt.Errorf("%s %s wait: %s", topic, strings.Join(ids[topic], ", "), reasons[topic]))
-	}
-	return errors.Join(all...)
 }
 
 // serve works until ctx ends, and then until what is in hand is finished.

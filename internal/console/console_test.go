@@ -163,7 +163,13 @@ func TestTheOverviewIsWhatTheMetricsSay(t *testing.T) {
 	checks := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tollgate_checks_total"}, []string{"allowed", "code"})
 	latency := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tollgate_check_latency_seconds", Buckets: []float64{0.001, 0.1}})
 	lag := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tollgate_kafka_lag"}, []string{"topic", "partition"})
-	registry.MustRegister(checks, latency, lag)
+	joined := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollgate_group_joined"})
+	blocked := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollgate_partitions_blocked"})
+	stalled := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tollgate_partitions_stalled"})
+	registry.MustRegister(checks, latency, lag, joined, blocked, stalled)
+	joined.Set(1)
+	blocked.Set(2)
+	stalled.Set(3)
 	checks.WithLabelValues("true", "included").Add(3)
 	latency.Observe(0.05)
 	lag.WithLabelValues("balance.checks", "2").Set(7)
@@ -178,7 +184,7 @@ func TestTheOverviewIsWhatTheMetricsSay(t *testing.T) {
 		t.Fatal(err)
 	}
 	if overview.Checks["included"] != 3 || len(overview.Latency) != 2 || overview.Latency[0].Count != 0 || overview.Latency[1].Count != 1 ||
-		len(overview.Lag) != 1 || overview.Lag[0] != (Lag{"balance.checks", "2", 7}) || overview.Writable || overview.Features[0] != "messages" {
+		len(overview.Lag) != 1 || overview.Lag[0] != (Lag{"balance.checks", "2", 7}) || !overview.Joined || overview.Stuck != 5 || overview.Writable || overview.Features[0] != "messages" {
 		t.Errorf("%+v", overview)
 	}
 }

@@ -13,6 +13,8 @@ type Overview struct {
 	Latency     []Bucket           `json:"latency"`
 	Lag         []Lag              `json:"lag"`
 	InFlight    float64            `json:"in_flight"`
+	Joined      bool               `json:"joined"` // the worker is in its consumer group; else it knows no lag
+	Stuck       float64            `json:"stuck"`  // partitions that do not go on
 	DeadLetters float64            `json:"dead_letters"`
 	Retries     float64            `json:"retries"`
 	Catalog     string             `json:"catalog"`
@@ -54,6 +56,10 @@ func readMetrics(gatherer prometheus.Gatherer) (*Overview, error) {
 				o.Lag = append(o.Lag, Lag{label(metric, "topic"), label(metric, "partition"), metric.Gauge.GetValue()})
 			case "tollgate_in_flight":
 				o.InFlight = metric.Gauge.GetValue()
+			case "tollgate_group_joined":
+				o.Joined = metric.Gauge.GetValue() == 1
+			case "tollgate_partitions_blocked", "tollgate_partitions_stalled":
+				o.Stuck += metric.Gauge.GetValue()
 			case "tollgate_dead_letters_total":
 				o.DeadLetters += metric.Counter.GetValue()
 			case "tollgate_retries_total":

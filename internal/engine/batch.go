@@ -169,8 +169,8 @@ var patience = retry.Policy{First: 20 * time.Millisecond, Longest: 2 * time.Seco
 // run sends the calls to Redis, again and again with growing pauses, until it answers or ctx ends. They
 // are decided as of the time of each try. Nothing is decided without Redis. Of a Redis that is too slow
 // for all of them ever fewer are asked at a time: asking for all again would only add to what it has to
-// do. Unless it is to answer the whole it returns, too, if the calls that are left wait for their shard of a Cluster.
-func (e *Engine) run(ctx context.Context, calls []store.Call, whole bool) (replies []store.Reply, waits bool, err error) {
+// do. failed (nil: none) is told what went wrong. Unless it is to answer the whole it returns, too, if the calls that are left wait for their shard of a Cluster.
+func (e *Engine) run(ctx context.Context, calls []store.Call, whole bool, failed func(error)) (replies []store.Reply, waits bool, err error) {
 	ctx, span := tracer.Start(ctx, "redis", trace.WithSpanKind(trace.SpanKindClient))
 	defer span.End()
 	replies = make([]store.Reply, 0, len(calls))
@@ -191,6 +191,9 @@ func (e *Engine) run(ctx context.Context, calls []store.Call, whole bool) (repli
 		}
 		if isTimeout(err) {
 			atOnce = max(1, atOnce/2)
+		}
+		if failed != nil {
+			failed(err)
 		}
 		if err := e.pause(ctx, try, err); err != nil {
 			return nil, false, err

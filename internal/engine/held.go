@@ -215,7 +215,7 @@ func (p *partition) retry(ctx context.Context) ([]kafka.Message, error) {
 	}
 	a := p.engine.ask(records, p.source, p.committed, nil)
 	var err error
-	if a.replies, a.waits, err = p.engine.run(ctx, a.calls, false); err != nil {
+	if a.replies, a.waits, err = p.engine.run(ctx, a.calls, false, p.failed); err != nil {
 		return nil, err
 	}
 	stay := make([]bool, len(places))

@@ -21,7 +21,8 @@ type partition struct {
 	committed int64  // as of it
 	next      int64  // the offset behind the last batch
 	held      held
-	told      int // records held back, as the observer knows
+	told      int         // records held back, as the observer knows
+	failed    func(error) // of the last batch
 	// forgotten is the offset below which all outcomes are forgotten.
 	forgotten int64
 	// strangers are customers that do not exist and were asked about, and the offset of the record.
@@ -48,6 +49,7 @@ func (e *Engine) Partition(topic string, id int) stream.PartitionDecider {
 // Decide decides the records of a batch, in order, but those that wait for their Redis shard, and goes on with those that did.
 func (p *partition) Decide(ctx context.Context, batch stream.Batch) (stream.Decision, error) {
 	p.source, p.committed = store.Source(batch.Cluster, batch.Topic, batch.Partition, batch.Lifetime), batch.Committed
+	p.failed = batch.Failed
 	var out []kafka.Message
 	if !p.held.empty() {
 		records, err := p.goOn(ctx, len(batch.Records) == 0)
@@ -92,7 +94,7 @@ func (p *partition) decide(ctx context.Context, batch stream.Batch) ([]kafka.Mes
 	}
 	a := e.ask(batch.Records, p.source, batch.Committed, behind)
 	var err error
-	if a.replies, a.waits, err = e.run(ctx, a.calls, batch.Whole); err != nil {
+	if a.replies, a.waits, err = e.run(ctx, a.calls, batch.Whole, p.failed); err != nil {
 		return nil, err
 	}
 	if a.waits {

@@ -1,71 +1,73 @@
 package ops
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tollgate/internal/kafka"
 )
 
 // heldBack is which partitions have records that wait for their Redis shard while others are decided.
 type heldBack struct {
 	records *prometheus.GaugeVec
 	mutex   sync.Mutex
-	waiting []waiting
-}
-
-type waiting struct {
-	topic     string
-	partition int
-	records   int
-	reason    error
+	waiting map[kafka.Target]Waiting
 }
 
 func newHeldBack() *heldBack {
-	return &heldBack{records: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+	return &heldBack{waiting: map[kafka.Target]Waiting{}, records: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Namespace: namespace, Name: "held_back", Help: "Records that wait for their Redis shard while those of other customers are decided.",
 	}, []string{"topic", "partition"})}
 }
 
-func (h *heldBack) set(topic string, partition, records int, reason error) {
-	h.records.WithLabelValues(topic, strconv.Itoa(partition)).Set(float64(records))
-	h.drop(topic, partition)
-	if records > 0 {
-		h.mutex.Lock()
-		defer h.mutex.Unlock()
-		h.waiting = append(h.waiting, waiting{topic, partition, records, reason})
-	}
-}
-
-func (h *heldBack) drop(topic string, partition int) {
+func (h *heldBack) set(at kafka.Target, records int, reason error) {
+	h.records.WithLabelValues(at.Topic, strconv.Itoa(at.Partition)).Set(float64(records))
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	h.waiting = slices.DeleteFunc(h.waiting, func(w waiting) bool { return w.topic == topic && w.partition == partition })
+	if records == 0 {
+		delete(h.waiting, at)
+		return
+	}
+	h.waiting[at] = Waiting{Target: at, Records: int64(records), Reason: reason.Error()}
+}
+
+func (h *heldBack) drop(at kafka.Target) {
+	h.records.DeleteLabelValues(at.Topic, strconv.Itoa(at.Partition))
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	delete(h.waiting, at)
+}
+
+func (h *heldBack) list() []Waiting {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	return slices.Collect(maps.Values(h.waiting))
 }
 
 // HeldBack notes how many records of a partition wait for their Redis shard, and why.
 func (m *Metrics) HeldBack(topic string, partition, records int, reason error) {
-	m.heldBack.set(topic, partition, records, reason)
+	m.heldBack.set(kafka.Target{Topic: topic, Partition: partition}, records, reason)
+}
+
+// IsHeldBack says whether records of a partition wait for their Redis shard while others are decided.
+func (m *Metrics) IsHeldBack(at kafka.Target) bool {
+	m.heldBack.mutex.Lock()
+	defer m.heldBack.mutex.Unlock()
+	_, waits := m.heldBack.waiting[at]
+	return waits
 }
 
 // Waiting is a probe: it fails while records wait for their Redis shard.
 func (m *Metrics) Waiting(context.Context) error {
-	m.heldBack.mutex.Lock()
-	all := slices.Clone(m.heldBack.waiting)
-	m.heldBack.mutex.Unlock()
-	slices.SortFunc(all, func(a, b waiting) int {
-		return cmp.Or(cmp.Compare(a.topic, b.topic), cmp.Compare(a.partition, b.partition))
+	return Report(m.heldBack.list(), func(g Group) string {
+		return fmt.Sprintf("%s: %d records wait: %s", g.Partitions, g.Records, g.Reason)
 	})
-	var lines []error
-	for _, w := range all {
-		lines = append(lines, fmt.Errorf("%s %d: %d records wait: %w", w.topic, w.partition, w.records, w.reason))
-	}
-	return errors.Join(lines...)
 }
 
 // WatchAway has the number of Redis shards that do not answer told by a function.

@@ -85,7 +85,7 @@ func (s *HTTPServer) Serve(ctx context.Context) error {
 	return err
 }
 
-// ready answers 200 where every probe is well, else 503, a line for each.
+// ready answers 200 if every probe is well, else 503: a line for each, further ones indented.
 func ready(w http.ResponseWriter, r *http.Request, probes []Probe) {
 	ctx, cancel := context.WithTimeout(r.Context(), probeTimeout)
 	defer cancel()
@@ -105,7 +105,7 @@ func ready(w http.ResponseWriter, r *http.Request, probes []Probe) {
 	for i, probe := range probes {
 		if problems[i] != nil {
 			status = http.StatusServiceUnavailable
-			fmt.Fprintf(&text, "%s: %v\n", probe.Name, problems[i])
+			fmt.Fprintf(&text, "%s: %s\n", probe.Name, strings.ReplaceAll(problems[i].Error(), "\n", "\n  "))
 		} else {
 			fmt.Fprintf(&text, "%s: ok\n", probe.Name)
 		}

@@ -65,25 +65,25 @@ func NewMetrics() *Metrics {
 	m := &Metrics{
 		heldBack:     newHeldBack(),
 		Registry:     prometheus.NewRegistry(),
-		checks:       prometheus.NewCounterVec(counter("checks_total", "Check requests decided."), []string{"allowed", "code"}),
+		checks:       prometheus.NewCounterVec(counter("checks_total", "Checks that were decided."), []string{"allowed", "code"}),
 		checkLatency: prometheus.NewHistogram(histogram("check_latency_seconds", "From a request's record timestamp until its result is acknowledged.", secondsBuckets)),
-		batchSize:    prometheus.NewHistogram(histogram("batch_size", "Records decided together.", prometheus.ExponentialBuckets(1, 2, 14))),
-		script:       prometheus.NewHistogram(histogram("redis_script_seconds", "Redis round trip of a batch.", secondsBuckets)),
-		publish:      prometheus.NewHistogramVec(histogram("kafka_publish_seconds", "Until a request to publish is acknowledged.", secondsBuckets), []string{"topic"}),
-		lag:          prometheus.NewGaugeVec(gauge("kafka_lag", "Records from the committed offset to the end of the log."), []string{"topic", "partition"}),
-		usageEvents:  prometheus.NewCounter(counter("usage_events_total", "Usage events made.")),
-		commands:     prometheus.NewCounterVec(counter("commands_total", "Commands carried out or refused."), []string{"type", "ok"}),
-		replays:      prometheus.NewCounter(counter("replays_total", "Records that had been decided before, answered from the ledger.")),
-		deadLetters:  prometheus.NewCounterVec(counter("dead_letters_total", "Records sent to the dead-letter topic."), []string{"reason"}),
-		retries:      prometheus.NewCounterVec(counter("retries_total", "Further tries."), []string{"dependency"}),
-		inFlight:     prometheus.NewGauge(gauge("in_flight", "Records being decided or published.")),
-		oldest:       prometheus.NewGaugeVec(gauge("kafka_oldest_undecided_seconds", "Age of the first record that is not committed, 0 if there is none."), []string{"topic", "partition"}),
+		batchSize:    prometheus.NewHistogram(histogram("batch_size", "Records that were decided together.", prometheus.ExponentialBuckets(1, 2, 14))),
+		script:       prometheus.NewHistogram(histogram("redis_script_seconds", "Round trip of a batch to Redis, when it succeeded.", secondsBuckets)),
+		publish:      prometheus.NewHistogramVec(histogram("kafka_publish_seconds", "From when records are sent to a topic until Kafka has acknowledged them.", secondsBuckets), []string{"topic"}),
+		lag:          prometheus.NewGaugeVec(gauge("kafka_lag", "Records from the committed offset to the end of the log, asked of Kafka every 5 s for the partitions of this worker."), []string{"topic", "partition"}),
+		usageEvents:  prometheus.NewCounter(counter("usage_events_total", "Usage events that decisions led to.")),
+		commands:     prometheus.NewCounterVec(counter("commands_total", "Commands that were carried out (ok) or refused."), []string{"type", "ok"}),
+		replays:      prometheus.NewCounter(counter("replays_total", "Records that had been decided before and were answered from the ledger.")),
+		deadLetters:  prometheus.NewCounterVec(counter("dead_letters_total", "Records that are in the dead-letter topic: counted when Kafka has acknowledged them."), []string{"reason"}),
+		retries:      prometheus.NewCounterVec(counter("retries_total", "Tries at Kafka or Redis that failed and are followed by another."), []string{"dependency"}),
+		inFlight:     prometheus.NewGauge(gauge("in_flight", "Records that this worker has in hand: being decided or published.")),
+		oldest:       prometheus.NewGaugeVec(gauge("kafka_oldest_undecided_seconds", "Age, by its timestamp, of the first record that is not committed, asked for every 5 s; 0 if there is none."), []string{"topic", "partition"}),
 		skipped:      prometheus.NewCounterVec(counter("kafka_skipped_records_total", "Records that were deleted before they were read: nobody will decide them."), []string{"topic", "partition"}),
 		joined:       prometheus.NewGauge(gauge("group_joined", "1 while the worker is a member of its consumer group.")),
-		assigned:     prometheus.NewGauge(gauge("group_assigned_partitions", "Partitions that this worker has.")),
-		rebalances:   prometheus.NewCounter(counter("group_generations_total", "Generations of the group that this worker has joined: one each time that partitions are assigned.")),
-		evicted:      prometheus.NewGauge(gauge("redis_evicted_keys", "Keys that Redis has evicted since its start, of all masters.")),
-		catalog:      prometheus.NewGaugeVec(gauge("catalog_info", "The catalogue in force."), []string{"version"}),
+		assigned:     prometheus.NewGauge(gauge("group_assigned_partitions", "Partitions, of all topics, that the group has assigned to this worker.")),
+		rebalances:   prometheus.NewCounter(counter("group_generations_total", "Generations of the group that this worker has joined: one for every rebalance.")),
+		evicted:      prometheus.NewGauge(gauge("redis_evicted_keys", "Keys that Redis has evicted since its start, summed over all masters.")),
+		catalog:      prometheus.NewGaugeVec(gauge("catalog_info", "1 for the catalogue in force."), []string{"version"}),
 	}
 	m.Registry.MustRegister(
 		m.checks, m.checkLatency, m.batchSize, m.script, m.publish, m.lag, m.usageEvents, m.commands, m.replays,
@@ -101,15 +101,15 @@ func NewMetrics() *Metrics {
 }
 
 // Watch has numbers told by functions when they are asked for: how many partitions do not go on before an operator has
-// seen to it, how many have records and do not go on for whatever reason, and how many topics are missing.
+// done something, how many others have records and do not go on, and how many topics are missing.
 func (m *Metrics) Watch(blocked, stalled, missing func() int) {
 	for name, watched := range map[string]struct {
 		help  string
 		count func() int
 	}{
-		"partitions_blocked": {"Partitions that do not go on before an operator has seen to it.", blocked},
-		"partitions_stalled": {"Partitions that have had records for a while and do not go on.", stalled},
-		"topics_missing":     {"Topics that cannot be consumed: they do not exist, or this user may not read them.", missing},
+		"partitions_blocked": {"Partitions of this worker that do not go on before an operator has done something; /readyz says what.", blocked},
+		"partitions_stalled": {"Partitions of this worker that have had records for 30 s and finished none, those blocked or held back excepted; /readyz says why.", stalled},
+		"topics_missing":     {"Topics of requests that this worker cannot consume: they do not exist, or it may not read them.", missing},
 	} {
 		m.Registry.MustRegister(prometheus.NewGaugeFunc(
 			prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: watched.help},
@@ -177,8 +177,12 @@ func (m *Metrics) Assigned(partitions int) {
 
 // Lagging notes how far a partition is behind.
 func (m *Metrics) Lagging(topic string, partition int, records int64, oldest time.Duration) {
-	m.lag.WithLabelValues(topic, strconv.Itoa(partition)).Set(float64(records))
-	m.oldest.WithLabelValues(topic, strconv.Itoa(partition)).Set(oldest.Seconds())
+	id := strconv.Itoa(partition)
+	m.lag.WithLabelValues(topic, id).Set(float64(records))
+	m.oldest.WithLabelValues(topic, id).Set(oldest.Seconds())
+	// What is 0 so far is shown, too.
+	m.skipped.WithLabelValues(topic, id)
+	m.heldBack.records.WithLabelValues(topic, id)
 }
 
 // Skipped counts records that nobody will ever decide.
@@ -186,12 +190,11 @@ func (m *Metrics) Skipped(topic string, partition int, records int64) {
 	m.skipped.WithLabelValues(topic, strconv.Itoa(partition)).Add(float64(records))
 }
 
-// Dropped forgets a partition that is no longer ours.
+// Dropped forgets a partition that is no longer ours. What was counted of it stays.
 func (m *Metrics) Dropped(topic string, partition int) {
 	m.lag.DeleteLabelValues(topic, strconv.Itoa(partition))
 	m.oldest.DeleteLabelValues(topic, strconv.Itoa(partition))
-	m.heldBack.records.DeleteLabelValues(topic, strconv.Itoa(partition))
-	m.heldBack.drop(topic, partition)
+	m.heldBack.drop(kafka.Target{Topic: topic, Partition: partition})
 }
 
 // Published notes records of one topic that are acknowledged.

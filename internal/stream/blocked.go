@@ -75,6 +75,7 @@ func (c *Consumer) block(a *assignment, reason *refusal) {
 
 // stayOut waits outside of the group until none of the partitions is blocked any more, or ctx ends.
 func (c *Consumer) stayOut(ctx context.Context) {
+	c.stayOutside(errAllBlocked)
 	c.logger.Error("out of the group until its offsets are set: no partition of this worker can go on", "group", c.options.Group, "partitions", len(c.blocked.all()))
 	for try := 0; ctx.Err() == nil; try++ {
 		retry.Pause(ctx, patience, try)

@@ -81,6 +81,7 @@ type Consumer struct {
 	cluster   string // its id
 	byID      bool   // topics are fetched from by their ids
 	joined    atomic.Bool
+	outside   atomic.Pointer[error] // why it is not joined
 	blocked   blocked
 	watch     watch
 }
@@ -101,9 +102,25 @@ func NewConsumer(broker kafka.Broker, options Options, decider Decider, publishe
 // Joined says whether the consumer is a member of its group, with its partitions at work.
 func (c *Consumer) Joined() bool { return c.joined.Load() }
 
+// Membership is nil while the consumer is a member of its group, with its partitions at work. Else it says why it is not.
+func (c *Consumer) Membership() error {
+	if c.joined.Load() {
+		return nil
+	}
+	if reason := c.outside.Load(); reason != nil {
+		return *reason
+	}
+	return errNotBegun
+}
+
+// stayOutside notes why the consumer is no member.
+func (c *Consumer) stayOutside(reason error) { c.outside.Store(&reason) }
+
 var (
 	errAllBlocked = errors.New("none of the partitions can go on")
 	errStopping   = errors.New("the worker stops")
+	errNotBegun   = errors.New("it has not tried to join yet: first Kafka, Redis and the topics must be there")
+	errJoining    = errors.New("it waits for the other members, or for the session of one that is gone")
 )
 
 // Run consumes until ctx ends; then it finishes what is in hand, commits it and leaves the group.
@@ -140,6 +157,7 @@ func (c *Consumer) policy(complaint string) retry.Policy {
 	policy.Failed = func(err error, before int) {
 		retry.Log(c.logger, complaint, err, before, "group", c.options.Group)
 		c.observer.Retried()
+		c.stayOutside(err)
 	}
 	return policy
 }
@@ -159,6 +177,7 @@ func (c *Consumer) takePart(ctx context.Context) {
 		}
 	}()
 	for short := 0; ctx.Err() == nil; {
+		c.stayOutside(errJoining)
 		var generation *kafka.Generation
 		err := retry.Do(ctx, c.policy("cannot join the group, trying again"), func() (err error) {
 			generation, err = group.Join(ctx)
@@ -203,6 +222,10 @@ func (c *Consumer) serve(ctx context.Context, generation *kafka.Generation) (rea
 	defer func() {
 		c.joined.Store(false)
 		c.observer.Assigned(-1)
+		// Only now does nobody look at their lag any more.
+		for _, f := range flows {
+			c.observer.Dropped(f.assignment.Topic, f.assignment.Partition)
+		}
 	}()
 	defer context.AfterFunc(ctx, func() { generation.End(errStopping) })()
 	var working, beside sync.WaitGroup
@@ -219,13 +242,11 @@ func (c *Consumer) serve(ctx context.Context, generation *kafka.Generation) (rea
 	beside.Go(func() { c.watchLayouts(generation) })
 	beside.Go(func() { c.watchLag(generation.Over()) })
 	<-generation.Over().Done()
+	c.stayOutside(context.Cause(generation.Over()))
 	c.joined.Store(false)
 	working.Wait()
 	close(done)
 	beside.Wait()
-	for _, f := range flows {
-		c.observer.Dropped(f.assignment.Topic, f.assignment.Partition)
-	}
 	return context.Cause(generation.Over())
 }
 

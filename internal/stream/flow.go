@@ -272,6 +272,7 @@ func (f *flow) decide(over, working context.Context, batches <-chan Batch, outs 
 
 func (f *flow) decideBatch(ctx context.Context, d *decided) error {
 	f.consumer.observer.InHand(len(d.batch.Records))
+	d.batch.Failed = f.assignment.progress.fail
 	ctx, d.span = startBatch(ctx, f.assignment.group, d.batch)
 	decision, err := f.decider.Decide(ctx, d.batch)
 	if err != nil {

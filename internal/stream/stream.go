@@ -24,6 +24,9 @@ type Batch struct {
 	Next int64
 	// Whole says that all records must be decided at once: none may be held back.
 	Whole bool
+	// Failed is told what keeps the batch from being decided, for those who ask why the partition stands still. May
+	// be nil.
+	Failed func(error)
 
 	epoch int32 // of the leader that the last record came from
 }

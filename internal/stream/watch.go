@@ -79,7 +79,7 @@ func compareTargets(a, b kafka.Target) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
 
-var errUnknown = errors.New("nobody knows why")
+var errUnknown = errors.New("no error is known; they are being decided, or published")
 
 var errLayout = errors.New("the topics are not what they were when partitions were assigned")
 
@@ -181,19 +181,25 @@ func (c *Consumer) see(ctx context.Context, at kafka.Target, end int64) {
 		}
 	}
 	lag := max(0, end-committed)
-	oldest := s.oldest
-	if lag > 0 && s.oldestAt != committed {
+	oldest, oldestAt := s.oldest, s.oldestAt
+	switch {
+	case lag == 0:
+		oldestAt = -1 // the next record will be at this offset
+	case oldestAt != committed:
 		var err error
 		oldest, err = c.broker.TimeOf(ctx, at, committed)
-		if err != nil && !errors.Is(err, kafkago.OffsetOutOfRange) {
-			c.logger.Debug("cannot read how old the first record is", "error", err)
+		if oldestAt = committed; err != nil {
+			oldestAt = -1 // to be asked again
+			if !errors.Is(err, kafkago.OffsetOutOfRange) {
+				c.logger.Debug("cannot read how old the first record is", "error", err)
+			}
 		}
 	}
 	c.watch.mutex.Lock()
 	if lag == 0 || committed != s.committed {
 		s.since = time.Now()
 	}
-	s.lag, s.committed, s.oldest, s.oldestAt = lag, committed, oldest, committed
+	s.lag, s.committed, s.oldest, s.oldestAt = lag, committed, oldest, oldestAt
 	c.watch.mutex.Unlock()
 	age := time.Duration(0)
 	if lag > 0 && !oldest.IsZero() {

@@ -6,9 +6,6 @@ package monitoring
 
 import (
 	"encoding/json"
-	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,8 +20,6 @@ import (
 )
 
 func TestMain(m *testing.M) { os.Exit(proctest.Main(m)) }
-
-const deploy = "../../deploy"
 
 func TestTheRulesHold(t *testing.T) {
 	for _, args := range [][]string{
@@ -68,65 +63,6 @@ func expressions(t *testing.T) (all []string) {
 	return all
 }
 
-// prometheus is a server that scrapes a worker once a second.
-type prometheus struct {
-	*testing.T
-	addr string
-}
-
-func startPrometheus(t *testing.T, workerAddr string) *prometheus {
-	t.Helper()
-	folder := t.TempDir()
-	rules, err := filepath.Abs(filepath.Join(deploy, "prometheus", "tollgate.rules.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n- {job_name: tollgate, static_configs: [{targets: [%q]}]}\n", rules, workerAddr)
-	file := filepath.Join(folder, "prometheus.yaml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := &prometheus{t, proctest.FreeAddr(t)}
-	command := exec.Command("prometheus", "--config.file", file, "--storage.tsdb.path", filepath.Join(folder, "data"), "--web.listen-address", p.addr, "--log.level", "warn")
-	if err := command.Start(); err != nil {
-		t.Fatalf("prometheus (Debian package prometheus): %v", err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
-	return p
-}
-
-// api asks Prometheus's HTTP API; ok is false while it does not answer.
-func (p *prometheus) api(path string, into any) (ok bool) {
-	p.Helper()
-	response, err := http.Get("http://" + p.addr + "/api/v1/" + path)
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	return response.StatusCode == http.StatusOK && json.NewDecoder(response.Body).Decode(into) == nil
-}
-
-type samples struct {
-	Status string `json:"status"`
-	Error  string `json:"error"`
-	Data   struct {
-		Result []struct {
-			Value [2]any `json:"value"`
-		} `json:"result"`
-	} `json:"data"`
-}
-
-func (p *prometheus) query(expression string) (result samples) {
-	p.Helper()
-	if !p.api("query?query="+url.QueryEscape(expression), &result) {
-		p.Errorf("prometheus does not take %s", expression)
-	}
-	return result
-}
-
 // rules are those that Prometheus has loaded.
 type rules struct {
 	Data struct {
@@ -160,13 +96,12 @@ var (
 func TestEveryMetricThatIsNamedExists(t *testing.T) {
 	d := proctest.NewDeployment(t)
 	_, workerAddr := d.StartReady(t)
-	p := startPrometheus(t, workerAddr)
+	p := startPrometheus(t, realRules(t), workerAddr)
 	d.Command(t, "acme", `{"type":"customer.put","customer_id":"acme"}`)
 	d.Command(t, "acme", `{"type":"plan.attach","customer_id":"acme","plan_id":"pro"}`)
 	d.Check(t, "acme", `{"customer_id":"acme","feature_id":"messages","send_event":true}`)
 	realtest.UntilWithin(t, time.Minute, "prometheus has seen a check", func() bool {
-		var result samples
-		return p.api("query?query="+url.QueryEscape(`tollgate_checks_total{code="included"} > 0 and on() tollgate:kafka_lag:sum`), &result) && len(result.Data.Result) > 0
+		return p.has(`tollgate_checks_total{code="included"} > 0 and on() tollgate:kafka_lag:sum`)
 	})
 
 	var rules rules

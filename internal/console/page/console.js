@@ -72,9 +72,10 @@ function show(now) {
   }
   last = { ...now, at };
   const lag = now.lag.reduce((all, { records }) => all + records, 0);
-  byId('lag').textContent = exact.format(lag);
+  byId('lag').textContent = now.joined ? exact.format(lag) : '–';
   const worst = now.lag.toSorted((a, b) => b.records - a.records)[0];
-  byId('lag-note').textContent = lag > 0 ? `most in ${worst.topic}/${worst.partition}` : `${now.lag.length} partitions, ${now.in_flight} in flight`;
+  const spread = lag > 0 ? `most in ${worst.topic}/${worst.partition}` : `${now.lag.length} partitions, ${now.in_flight} in flight`;
+  byId('lag-note').textContent = !now.joined ? 'not in the consumer group' : now.stuck > 0 ? `${now.stuck} partitions do not go on, see /readyz` : spread;
   byId('trouble').textContent = `${now.dead_letters} dead letters, ${now.retries} retries`;
   byId('no-decision').hidden = now.latest.length > 0;
   byId('latest').replaceChildren(...now.latest.map((d) => element('tr', {},
