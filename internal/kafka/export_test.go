@@ -40,6 +40,13 @@ func (g *Group) SyncAs(ctx context.Context, id string, generation int) error {
 	return err
 }
 
+// Forgotten has the group remove the member, which does not learn of it.
+func (g *Group) Forgotten(ctx context.Context) error {
+	id := g.member.id
+	defer func() { g.member.id = id }()
+	return g.Leave(ctx)
+}
+
 // LeaveAs leaves as a member that the group does not know.
 func (g *Group) LeaveAs(ctx context.Context, id string) error {
 	g.member.id = id
