@@ -75,12 +75,17 @@ func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commit
 		}
 		return fmt.Errorf("%w: %w", ErrUnanswered, err)
 	}
-	answered := 0
+	answered, failures := 0, map[Target]error{}
 	for _, topic := range response.Topics {
 		for _, partition := range topic.Partitions {
 			answered++
-			err = errors.Join(err, errorOf(partition.ErrorCode))
+			if err := errorOf(partition.ErrorCode); err != nil {
+				failures[Target{topic.Topic, int(partition.Partition)}] = err
+			}
 		}
+	}
+	if len(failures) > 0 {
+		err = &CommitError{failures}
 	}
 	switch {
 	case isFenced(err):
@@ -91,6 +96,21 @@ func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commit
 		return fmt.Errorf("%w: it is about %d of %d partitions", ErrUnanswered, answered, len(offsets))
 	}
 	return nil
+}
+
+// CommitError says which offsets were not committed, and why. The others of the same commit were.
+type CommitError struct{ Failures map[Target]error }
+
+func (e *CommitError) Error() string { return errors.Join(e.Unwrap()...).Error() }
+
+// Unwrap returns the reasons, each once.
+func (e *CommitError) Unwrap() (reasons []error) {
+	for _, err := range e.Failures {
+		if !slices.Contains(reasons, err) {
+			reasons = append(reasons, err)
+		}
+	}
+	return reasons
 }
 
 // Generation is a time in which the members of a group and what each consumes stay the same.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"tollgate/internal/kafka"
 	"tollgate/internal/retry"
 )
@@ -16,6 +18,7 @@ import (
 // was under way.
 type committer struct {
 	generation *kafka.Generation
+	linger     time.Duration // how long it insists after the generation is over
 	logger     *slog.Logger
 	observer   Observer
 
@@ -30,9 +33,9 @@ type due struct {
 	progress *progress
 }
 
-func newCommitter(generation *kafka.Generation, logger *slog.Logger, observer Observer) *committer {
+func newCommitter(generation *kafka.Generation, linger time.Duration, logger *slog.Logger, observer Observer) *committer {
 	return &committer{
-		generation: generation, logger: logger, observer: observer,
+		generation: generation, linger: linger, logger: logger, observer: observer,
 		due: map[kafka.Target]due{}, wakeUp: make(chan struct{}, 1),
 	}
 }
@@ -77,7 +80,8 @@ func (c *committer) run(done <-chan struct{}) {
 	}
 }
 
-// commitAtLast tries until it succeeds, or no further try is allowed.
+// commitAtLast tries until it succeeds, or no further try is allowed. Once the generation is over it insists no longer
+// than partitions are handed over: all that the worker has waits for it.
 func (c *committer) commitAtLast(ctx context.Context) error {
 	policy := patience
 	policy.Failed = func(err error, before int) {
@@ -85,13 +89,21 @@ func (c *committer) commitAtLast(ctx context.Context) error {
 		c.observer.Retried()
 		c.fail(err)
 	}
-	return retry.Do(ctx, policy, func() error {
+	try := func() error {
 		err := c.commit(ctx)
 		if errors.Is(err, ErrPartitionLost) || errors.Is(err, kafka.ErrUnanswered) {
 			return retry.Permanent(err)
 		}
 		return err
-	})
+	}
+	over := c.generation.Over()
+	err := retry.Do(over, policy, try)
+	if err == nil || errors.Is(err, ErrPartitionLost) || errors.Is(err, kafka.ErrUnanswered) {
+		return err
+	}
+	last, cancel := lingering(over, ctx, c.linger)
+	defer cancel()
+	return retry.Do(last, policy, try)
 }
 
 func (c *committer) fail(err error) {
@@ -116,16 +128,39 @@ func (c *committer) commit(ctx context.Context) error {
 		offsets[at] = d.Commitment
 	}
 	err := c.generation.Commit(ctx, offsets)
-	if err == nil {
-		for _, d := range all {
-			d.progress.commit(d.Offset)
-		}
+	failed := c.settle(all, err)
+	if len(failed) == 0 {
 		return nil
 	}
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	newer := c.due
-	c.due = all
+	c.due = failed
 	maps.Copy(c.due, newer)
 	return err
+}
+
+// settle notes what was committed, and returns what has to be committed still.
+//
+// A topic that was deleted has no offsets. Whether it was is told to the consumer within seconds, and the generation is
+// over then; until that a broker may know nothing of it yet.
+func (c *committer) settle(all map[kafka.Target]due, err error) (failed map[kafka.Target]due) {
+	failed = map[kafka.Target]due{}
+	var some *kafka.CommitError
+	isSome := errors.As(err, &some)
+	for at, d := range all {
+		why := err
+		if isSome {
+			why = some.Failures[at]
+		}
+		switch {
+		case why == nil:
+			d.progress.commit(d.Offset)
+		case errors.Is(why, kafkago.UnknownTopicOrPartition) && c.generation.Over().Err() != nil:
+			c.logger.Warn("there is no topic any more to commit an offset of", "topic", at.Topic, "partition", at.Partition, "offset", d.Offset)
+		default:
+			failed[at] = d
+		}
+	}
+	return failed
 }
