@@ -17,8 +17,7 @@ func Member(group, id string, generation int) *member {
 func (m *member) Heartbeat(ctx context.Context, b Broker) error { return m.heartbeat(ctx, b) }
 
 func (m *member) Commit(ctx context.Context, b Broker, at Target, offset int64) error {
-	_, err := m.commit(ctx, b, map[Target]Commitment{at: {Offset: offset, Epoch: -1}})
-	return err
+	return m.commit(ctx, b, map[Target]Commitment{at: {Offset: offset, Epoch: -1}})
 }
 
 // MadeUp is a generation that a test makes up.
@@ -39,6 +38,13 @@ func (g *Group) SyncAs(ctx context.Context, id string, generation int) error {
 	g.member.id = id
 	_, _, err := g.sync(ctx, &kmsg.JoinGroupResponse{Generation: int32(generation), LeaderID: "another"}, nil)
 	return err
+}
+
+// Forgotten has the group remove the member, which does not learn of it.
+func (g *Group) Forgotten(ctx context.Context) error {
+	id := g.member.id
+	defer func() { g.member.id = id }()
+	return g.Leave(ctx)
 }
 
 // LeaveAs leaves as a member that the group does not know.

@@ -62,7 +62,12 @@ func NewGroup(broker Broker, options GroupOptions, logger *slog.Logger) *Group {
 // generation that it had, in which a commit whose answer was lost may still take effect.
 func (g *Group) Renew() { g.nonce = []byte(rand.Text()) }
 
-// Join joins the group, or joins it again after a generation, and waits for its other members. It tries once.
+// mostOvertaken bounds how often joining begins anew because the group has gone on meanwhile.
+const mostOvertaken = 10
+
+// Join joins the group, or joins it again after a generation, and waits for its other members. It tries once, but is
+// not content with having been overtaken: the group does not know the member any more, or another has joined before
+// this one had its partitions. The others wait for this one then, and would give it up if it paused first.
 func (g *Group) Join(ctx context.Context) (*Generation, error) {
 	layouts, failures, err := g.broker.Describe(ctx, g.options.Topics)
 	if err != nil {
@@ -76,6 +81,20 @@ func (g *Group) Join(ctx context.Context) (*Generation, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.options.RebalanceTimeout+g.options.SessionTimeout+askTimeout)
 	defer cancel()
+	for overtaken := 0; ; overtaken++ {
+		generation, err := g.joinOnce(ctx, layouts)
+		if err == nil || !isOvertaken(err) || overtaken == mostOvertaken {
+			return generation, err
+		}
+		g.logger.Debug("the group has gone on while it was joined; joining again", "group", g.options.Group, "error", err)
+	}
+}
+
+func isOvertaken(err error) bool {
+	return errors.Is(err, kafkago.RebalanceInProgress) || errors.Is(err, kafkago.UnknownMemberId) || errors.Is(err, kafkago.IllegalGeneration)
+}
+
+func (g *Group) joinOnce(ctx context.Context, layouts map[string]Layout) (*Generation, error) {
 	joined, err := g.join(ctx, layouts)
 	if err != nil {
 		return nil, g.forgetIfFenced(err)

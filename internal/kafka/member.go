@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -53,8 +52,8 @@ func (m *member) heartbeat(ctx context.Context, b Broker) error {
 }
 
 // commit commits offsets as this member. It fails with ErrFenced if the generation is over, with
-// ErrUnanswered, or with another error if the group refuses for now. refused says which partitions it refuses, and why.
-func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commitment) (refused map[Target]error, err error) {
+// ErrUnanswered, with a *CommitError, or with another error if the group refuses for now.
+func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commitment) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	request := kmsg.NewPtrOffsetCommitRequest()
@@ -70,32 +69,47 @@ func (m *member) commit(ctx context.Context, b Broker, offsets map[Target]Commit
 	}
 	response, err := ask[*kmsg.OffsetCommitResponse](ctx, b, request, coordinatorOf(m.group))
 	if err != nil {
-		refused = allFailed(slices.Collect(maps.Keys(offsets)), err)
 		if code := kafkago.Error(0); errors.As(err, &code) {
-			return refused, fmt.Errorf("commit: %w", err) // kafka-go knows no coordinator: it was not sent
+			return fmt.Errorf("commit: %w", err) // kafka-go knows no coordinator: it was not sent
 		}
-		return refused, fmt.Errorf("%w: %w", ErrUnanswered, err)
+		return fmt.Errorf("%w: %w", ErrUnanswered, err)
 	}
-	answered := 0
-	refused = map[Target]error{}
+	answered, failures := 0, map[Target]error{}
 	for _, topic := range response.Topics {
 		for _, partition := range topic.Partitions {
 			answered++
-			if code := errorOf(partition.ErrorCode); code != nil {
-				refused[Target{topic.Topic, int(partition.Partition)}] = code
-				err = errors.Join(err, code)
+			if err := errorOf(partition.ErrorCode); err != nil {
+				failures[Target{topic.Topic, int(partition.Partition)}] = err
 			}
 		}
 	}
+	if len(failures) > 0 {
+		err = &CommitError{failures}
+	}
 	switch {
 	case isFenced(err):
-		return refused, fmt.Errorf("%w: %w", ErrFenced, err)
+		return fmt.Errorf("%w: %w", ErrFenced, err)
 	case err != nil:
-		return refused, fmt.Errorf("commit: %w", err)
+		return fmt.Errorf("commit: %w", err)
 	case answered != len(offsets):
-		return refused, fmt.Errorf("%w: it is about %d of %d partitions", ErrUnanswered, answered, len(offsets))
+		return fmt.Errorf("%w: it is about %d of %d partitions", ErrUnanswered, answered, len(offsets))
 	}
-	return nil, nil
+	return nil
+}
+
+// CommitError says which offsets were not committed, and why. The others of the same commit were.
+type CommitError struct{ Failures map[Target]error }
+
+func (e *CommitError) Error() string { return errors.Join(e.Unwrap()...).Error() }
+
+// Unwrap returns the reasons, each once.
+func (e *CommitError) Unwrap() (reasons []error) {
+	for _, err := range e.Failures {
+		if !slices.Contains(reasons, err) {
+			reasons = append(reasons, err)
+		}
+	}
+	return reasons
 }
 
 // Generation is a time in which the members of a group and what each consumes stay the same.
@@ -146,13 +160,12 @@ func (g *Generation) Partitions() int {
 
 // Commit commits offsets as a member of this generation. It fails with ErrFenced if that is over, with
 // ErrUnanswered, or with another error if the group refuses for now.
-// refused says which partitions it refuses then, and why; the others are committed.
-func (g *Generation) Commit(ctx context.Context, offsets map[Target]Commitment) (refused map[Target]error, err error) {
-	refused, err = g.member.commit(ctx, g.broker, offsets)
+func (g *Generation) Commit(ctx context.Context, offsets map[Target]Commitment) error {
+	err := g.member.commit(ctx, g.broker, offsets)
 	if errors.Is(err, ErrFenced) {
 		g.lose(err)
 	}
-	return refused, err
+	return err
 }
 
 // Confirm fails with ErrFenced if the generation's partitions are another's, or may be, and with another error

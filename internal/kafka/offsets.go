@@ -170,6 +170,5 @@ func (b Broker) Committed(ctx context.Context, group, topic string, partitions [
 // Commit commits an offset for a group without members.
 func (b Broker) Commit(ctx context.Context, group, topic string, partition int, offset int64) error {
 	none := member{group: group, generation: -1}
-	_, err := none.commit(ctx, b, map[Target]Commitment{{topic, partition}: {Offset: offset, Epoch: -1}})
-	return err
+	return none.commit(ctx, b, map[Target]Commitment{{topic, partition}: {Offset: offset, Epoch: -1}})
 }

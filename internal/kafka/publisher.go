@@ -289,28 +289,25 @@ func (w *publication) insteadOf(refused []refusal) (instead []Message) {
 	return instead
 }
 
-// giveUp takes out what goes to topics that have refused everything for long, unless it is to wait for them. It
-// returns what takes its place.
+// giveUp replaces what goes to topics that have refused everything for long, unless it is to wait for them: records that
+// are not routed yet in their places, so that those of a customer stay in order, and others as it returns them.
 func (w *publication) giveUp(records *[]Message, rest map[Target][]Message) (instead []Message) {
 	for topic, err := range w.refusing.forLong() {
-		without := func(waiting []Message) []Message {
-			return slices.DeleteFunc(slices.Clone(waiting), func(record Message) bool {
-				if record.Topic != topic {
-					return false
-				}
-				others, ok := w.Refused(record, err)
-				if ok {
-					instead = append(instead, others...)
-				}
+		var kept []Message
+		for _, record := range *records {
+			if others, ok := w.givenUp(record, topic, err); ok {
+				kept = append(kept, others...)
+			} else {
+				kept = append(kept, record)
+			}
+		}
+		*records = kept
+		for to, waiting := range rest {
+			left := slices.DeleteFunc(slices.Clone(waiting), func(record Message) bool {
+				others, ok := w.givenUp(record, topic, err)
+				instead = append(instead, others...)
 				return ok
 			})
-		}
-		*records = without(*records)
-		for to, waiting := range rest {
-			if to.Topic != topic {
-				continue
-			}
-			left := without(waiting)
 			*w.abandoned = *w.abandoned || len(left) < len(waiting)
 			if rest[to] = left; len(left) == 0 {
 				delete(rest, to)
@@ -318,6 +315,14 @@ func (w *publication) giveUp(records *[]Message, rest map[Target][]Message) (ins
 		}
 	}
 	return instead
+}
+
+// givenUp is what takes the place of a record if it is for a topic that is given up.
+func (w *publication) givenUp(record Message, topic string, err error) (others []Message, ok bool) {
+	if record.Topic != topic {
+		return nil, false
+	}
+	return w.Refused(record, err)
 }
 
 // replace writes what takes the place of records that were refused.

@@ -91,7 +91,7 @@ func (f *flow) tryToBegin(ctx context.Context) (from start, err error) {
 	if b.fresh {
 		fresh := assignment{mark: b.mark}
 		offsets := map[kafka.Target]kafka.Commitment{a.Target: fresh.commitment(b.offset, b.epoch)}
-		if _, err := a.generation.Commit(ctx, offsets); err != nil {
+		if err := a.generation.Commit(ctx, offsets); err != nil {
 			return from, fmt.Errorf("commit where to begin: %w", err)
 		}
 		level := slog.LevelDebug // the usual first start

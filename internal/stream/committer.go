@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
 
 	"tollgate/internal/kafka"
 	"tollgate/internal/retry"
@@ -15,6 +18,7 @@ import (
 // was under way.
 type committer struct {
 	generation *kafka.Generation
+	linger     time.Duration // how long it insists after the generation is over
 	logger     *slog.Logger
 	observer   Observer
 
@@ -29,9 +33,9 @@ type due struct {
 	progress *progress
 }
 
-func newCommitter(generation *kafka.Generation, logger *slog.Logger, observer Observer) *committer {
+func newCommitter(generation *kafka.Generation, linger time.Duration, logger *slog.Logger, observer Observer) *committer {
 	return &committer{
-		generation: generation, logger: logger, observer: observer,
+		generation: generation, linger: linger, logger: logger, observer: observer,
 		due: map[kafka.Target]due{}, wakeUp: make(chan struct{}, 1),
 	}
 }
@@ -54,25 +58,17 @@ func (c *committer) note(a *assignment, commitment kafka.Commitment) {
 // run commits until all of the generation's partitions are done, and then once more. It ends the generation if it
 // can commit no more.
 func (c *committer) run(done <-chan struct{}) {
-	ctx, cancel := context.WithCancel(c.generation.Lost())
-	defer cancel()
-	go func() { // nothing is insisted on once all are done
-		select {
-		case <-done:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx := c.generation.Lost()
 	for {
 		select {
 		case <-c.wakeUp:
 		case <-done:
-			if err := c.commit(c.generation.Lost()); err != nil {
+			if err := c.commit(ctx); err != nil {
 				c.logger.Warn("cannot commit at the end of the generation; the records will be redelivered", "error", err)
 			}
 			return
 		}
-		if err := c.commitAtLast(ctx); err != nil && !isClosed(done) {
+		if err := c.commitAtLast(ctx); err != nil {
 			c.logger.Warn("cannot commit", "error", err)
 			c.generation.End(err)
 			return
@@ -84,7 +80,8 @@ func (c *committer) run(done <-chan struct{}) {
 	}
 }
 
-// commitAtLast tries until it succeeds, or no further try is allowed.
+// commitAtLast tries until it succeeds, or no further try is allowed. Once the generation is over it insists no longer
+// than partitions are handed over: all that the worker has waits for it.
 func (c *committer) commitAtLast(ctx context.Context) error {
 	policy := patience
 	policy.Failed = func(err error, before int) {
@@ -92,22 +89,21 @@ func (c *committer) commitAtLast(ctx context.Context) error {
 		c.observer.Retried()
 		c.fail(err)
 	}
-	return retry.Do(ctx, policy, func() error {
+	try := func() error {
 		err := c.commit(ctx)
 		if errors.Is(err, ErrPartitionLost) || errors.Is(err, kafka.ErrUnanswered) {
 			return retry.Permanent(err)
 		}
 		return err
-	})
-}
-
-func isClosed(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	default:
-		return false
 	}
+	over := c.generation.Over()
+	err := retry.Do(over, policy, try)
+	if err == nil || errors.Is(err, ErrPartitionLost) || errors.Is(err, kafka.ErrUnanswered) {
+		return err
+	}
+	last, cancel := lingering(over, ctx, c.linger)
+	defer cancel()
+	return retry.Do(last, policy, try)
 }
 
 func (c *committer) fail(err error) {
@@ -131,27 +127,40 @@ func (c *committer) commit(ctx context.Context) error {
 	for at, d := range all {
 		offsets[at] = d.Commitment
 	}
-	refused, err := c.generation.Commit(ctx, offsets)
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	lasting := len(refused) > 0
-	for at, d := range all {
-		reason, isRefused := refused[at]
-		switch {
-		case !isRefused && err == nil || !isRefused && len(refused) > 0:
-			d.progress.commit(d.Offset)
-		case kafka.IsTopicRefused(reason): // it is gone: there is nothing to commit for
-			d.progress.fail(reason)
-			c.logger.Warn("cannot commit for a topic that is gone", "topic", at.Topic, "partition", at.Partition, "error", reason)
-		default:
-			lasting = false
-			if _, newer := c.due[at]; !newer {
-				c.due[at] = d
-			}
-		}
-	}
-	if lasting { // all that was refused is gone
+	err := c.generation.Commit(ctx, offsets)
+	failed := c.settle(all, err)
+	if len(failed) == 0 {
 		return nil
 	}
+	c.mutex.Lock()
+	defer c.mutex.Unlock()
+	newer := c.due
+	c.due = failed
+	maps.Copy(c.due, newer)
 	return err
+}
+
+// settle notes what was committed, and returns what has to be committed still.
+//
+// A topic that was deleted has no offsets. Whether it was is told to the consumer within seconds, and the generation is
+// over then; until that a broker may know nothing of it yet.
+func (c *committer) settle(all map[kafka.Target]due, err error) (failed map[kafka.Target]due) {
+	failed = map[kafka.Target]due{}
+	var some *kafka.CommitError
+	isSome := errors.As(err, &some)
+	for at, d := range all {
+		why := err
+		if isSome {
+			why = some.Failures[at]
+		}
+		switch {
+		case why == nil:
+			d.progress.commit(d.Offset)
+		case errors.Is(why, kafkago.UnknownTopicOrPartition) && c.generation.Over().Err() != nil:
+			c.logger.Warn("there is no topic any more to commit an offset of", "topic", at.Topic, "partition", at.Partition, "offset", d.Offset)
+		default:
+			failed[at] = d
+		}
+	}
+	return failed
 }

@@ -213,7 +213,7 @@ func isGroupsReason(reason error) bool {
 // serve works on the partitions of a generation until it is over and they are handed over. It returns why.
 func (c *Consumer) serve(ctx context.Context, generation *kafka.Generation) (reason error) {
 	c.blocked.clear()
-	commits := newCommitter(generation, c.logger, c.observer)
+	commits := newCommitter(generation, c.options.ShutdownTimeout, c.logger, c.observer)
 	flows := c.flows(generation, commits)
 	c.watch.begin(flows)
 	c.logger.Info("joined the group", "group", c.options.Group, "generation", generation.ID, "partitions", len(flows))

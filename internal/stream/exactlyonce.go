@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	kafkago "github.com/segmentio/kafka-go"
+
 	"tollgate/internal/kafka"
 	"tollgate/internal/retry"
 )
@@ -39,8 +41,11 @@ func (e *exactlyOnce) open(ctx context.Context) error {
 	return e.transactions.Begin(ctx)
 }
 
-// reopen starts another session and returns the committed offset. It fails with ErrPartitionLost if somebody has
-// set that meanwhile.
+// errTopicGone says that the topic of a batch was deleted, and the group's offsets with it.
+var errTopicGone = errors.New("the topic was deleted")
+
+// reopen starts another session and returns the committed offset. It fails with errTopicGone, or with
+// ErrPartitionLost if somebody has set that meanwhile.
 func (e *exactlyOnce) reopen(ctx context.Context) (offset int64, err error) {
 	err = e.insist.on(ctx, "cannot begin a producer session, trying again", func() error {
 		if err := e.open(ctx); err != nil {
@@ -53,12 +58,30 @@ func (e *exactlyOnce) reopen(ctx context.Context) (offset int64, err error) {
 		}
 		committed := all[a.Partition]
 		if found, ours := readMark(committed.Metadata, committed.Offset); !ours || found != a.mark {
+			if gone, err := e.isTopicGone(ctx); err != nil {
+				return err
+			} else if gone {
+				return retry.Permanent(errTopicGone)
+			}
 			return fmt.Errorf("%w: the lifetime of its offsets has ended", ErrPartitionLost)
 		}
 		offset = committed.Offset
 		return nil
 	})
 	return offset, err
+}
+
+// isTopicGone says whether the topic is no longer the one that the batch was read from.
+func (e *exactlyOnce) isTopicGone(ctx context.Context) (bool, error) {
+	a := e.assignment
+	layouts, failures, err := e.broker.Describe(ctx, []string{a.Topic})
+	if err != nil {
+		return false, err
+	}
+	if err := failures[a.Topic]; err != nil {
+		return errors.Is(err, kafkago.UnknownTopicOrPartition), nil
+	}
+	return layouts[a.Topic].ID != a.topicID, nil
 }
 
 func (e *exactlyOnce) deliver(ctx context.Context, d *decided) error {
@@ -70,6 +93,9 @@ func (e *exactlyOnce) deliver(ctx context.Context, d *decided) error {
 		if !first { // whether the one before took place is not known
 			e.transactions.Forget()
 			committed, err := e.reopen(ctx)
+			if errors.Is(err, errTopicGone) {
+				return e.publishTheLast(ctx, d)
+			}
 			if err != nil || committed >= d.next { // only the answer was lost
 				return err
 			}
@@ -91,7 +117,7 @@ func (e *exactlyOnce) deliver(ctx context.Context, d *decided) error {
 func (e *exactlyOnce) commitAlone(ctx context.Context, d *decided) error {
 	a := e.assignment
 	err := e.insist.on(ctx, "cannot commit, trying again", func() error {
-		_, err := a.generation.Commit(ctx, map[kafka.Target]kafka.Commitment{a.Target: a.commitment(d.next, d.epoch)})
+		err := a.generation.Commit(ctx, map[kafka.Target]kafka.Commitment{a.Target: a.commitment(d.next, d.epoch)})
 		if errors.Is(err, kafka.ErrUnanswered) {
 			a.generation.End(err)
 			return retry.Permanent(err)
@@ -115,6 +141,23 @@ func (e *exactlyOnce) transact(ctx context.Context, d *decided) error {
 		return err
 	}
 	return e.transactions.End(ctx, true)
+}
+
+// publishTheLast publishes what a batch led to whose topic was deleted. It was decided, and deducted, so somebody should
+// learn of it. There is no offset to commit, nor anybody who could be given the batch again: the group has confirmed
+// that the partition is ours, and a topic that is made again has other records. It is tried once, since without an
+// offset nothing tells whether it took place.
+func (e *exactlyOnce) publishTheLast(ctx context.Context, d *decided) error {
+	e.logger.Warn("the topic was deleted; what was decided of it is published without an offset", "records", len(d.batch.Records))
+	err := e.transactions.Publish(ctx, e.assignment.group, d.records, e.how)
+	if err == nil {
+		err = e.transactions.End(ctx, true)
+	}
+	if err != nil {
+		e.logger.Error("what was decided of a topic that was deleted may not have been published", "records", len(d.batch.Records), "error", err)
+		return fmt.Errorf("%w: %w: %w", ErrPartitionLost, errTopicGone, err)
+	}
+	return nil
 }
 
 // abort ends the transaction early, if that is possible: the new owner's session does so at the latest.

@@ -166,3 +166,60 @@ func TestATransactionSpansBrokers(t *testing.T) {
 	e.await(t, 600)
 	s.mustHave(600)
 }
+
+// TestWhatWasDecidedOfADeletedTopicIsPublished is a regression test: with transactions it was thrown away, since the
+// offset that was to be part of them could not be committed. What had been deducted was never told to anybody. Without,
+// the offset was tried to be committed for ever, and the consumer neither joined again nor stopped.
+func TestWhatWasDecidedOfADeletedTopicIsPublished(t *testing.T) {
+	for name, again := range map[string]bool{"gone for good": false, "made again": true} {
+		t.Run(name, func(t *testing.T) {
+			eachDelivery(t, func(s *setting) {
+				s.send(0, 100)
+				e, _ := s.consumer()
+				e.await(s.T, 100)
+				block := make(chan struct{})
+				e.with(func() { e.block = block })
+				s.send(100, 200)
+				servertest.Until(s.T, "records are in hand", func() (inHand bool) {
+					e.with(func() { inHand = e.inHand > 0 })
+					return inHand
+				})
+				s.deleteTopic(s.in)
+				if again {
+					servertest.CreateTopics(s.T, s.broker, partitions, s.in)
+				}
+				close(block)
+				servertest.Until(s.T, "nothing is in hand", func() (done bool) {
+					e.with(func() { done = e.inHand == 0 })
+					return done
+				})
+				s.joinsAgain(e, again)
+				published := map[string]int{}
+				for _, values := range s.valuesByKey() {
+					for _, value := range values {
+						published[value]++
+					}
+				}
+				e.with(func() {
+					if len(e.seen) <= 100 {
+						s.Error("nothing was decided after the topic had gone")
+					}
+					for _, record := range e.seen {
+						if n := published[string(record.Value)]; n != 1 {
+							s.Errorf("%s was decided, and published %d times", record.Value, n)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+// joinsAgain waits until the consumer goes on, with the topic if it is there.
+func (s *setting) joinsAgain(e *echo, isThere bool) {
+	s.Helper()
+	servertest.Until(s.T, "the consumer goes on", func() (done bool) {
+		e.with(func() { done = e.generations > 1 && (e.assigned == partitions) == isThere && e.assigned >= 0 })
+		return done
+	})
+}

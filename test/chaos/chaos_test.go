@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 type fault struct {
 	name string
 	// play sets the scene: servers and workers, and returns what breaks them. It must call
-	// mark whenever a fault has ended, and return before duration is over.
+	// mark whenever a fault has ended. The load lasts as long as it does, and duration at the least.
 	play func(t *testing.T) (s *scene, breaks func(duration time.Duration))
 	// resets says that balances reset meanwhile.
 	resets bool
@@ -67,9 +67,9 @@ func newScene(t *testing.T, broker kafka.Broker, redisFlags ...string) *scene {
 	t.Helper()
 	s := &scene{
 		T: t, d: proctest.NewDeploymentOn(t, broker, append(redisFlags, fmt.Sprintf("--exactly-once=%t", shared.exactlyOnce))...),
-		once: shared.exactlyOnce, seen: map[string]string{}, latest: map[string]int64{},
+		once: shared.exactlyOnce, seen: map[string]answer{}, latest: map[string]int64{}, lives: make([]life, 1), loaded: make(chan struct{}),
 	}
-	s.results = servertest.NewDrain(t, broker, s.d.Topics.CheckResults)
+	s.results = []*servertest.Drain{servertest.NewDrain(t, broker, s.d.Topics.CheckResults)}
 	return s
 }
 
@@ -82,23 +82,30 @@ func sharedScene(t *testing.T, redisFlags ...string) *scene {
 func run(t *testing.T, f fault, delivery string, duration time.Duration) {
 	s, breaks := f.play(t)
 	s.provision(duration)
-	collecting, stop := context.WithCancel(context.Background())
+	collecting, stop := context.WithCancel(t.Context())
 	collected := make(chan struct{})
 	go func() {
 		defer close(collected)
 		s.collect(collecting)
 	}()
-	loaded := make(chan error, 1)
-	go func() { loaded <- s.load(duration) }()
-	breaks(duration)
-	if err := <-loaded; err != nil {
+	sending, broken := make(chan error, 1), make(chan struct{})
+	go func() { sending <- s.load(duration, broken) }()
+	func() {
+		defer close(broken) // also if it fails: the load must end
+		breaks(duration)
+	}()
+	if err := <-sending; err != nil {
 		t.Fatal(err)
 	}
-	s.awaitAnswers()
+	asked := s.questions()
+	s.awaitAnswers(asked)
 	stop()
 	<-collected
 	s.collectOnce(t.Context()) // repeats that came last
-	requests, lost := s.reconcile()
+	if s.collected != nil {
+		s.collected()
+	}
+	lost := s.reconcile(asked)
 	if s.afterwards != nil {
 		s.afterwards()
 	}
@@ -108,29 +115,8 @@ func run(t *testing.T, f fault, delivery string, duration time.Duration) {
 	if f.resets != (s.resets > 0) {
 		t.Errorf("%d resets were seen", s.resets)
 	}
-	report = append(report, fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %.1f s |", f.name, delivery, requests, s.repeats, lost, len(s.wrong), s.recovery().Seconds()))
+	report = append(report, fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %.1f s |", f.name, delivery, len(asked), s.repeats, lost, len(s.wrong), s.recovery().Seconds()))
 	t.Log(report[len(report)-1])
-}
-
-// awaitAnswers waits until every record of the checks topic has a result.
-func (s *scene) awaitAnswers() {
-	s.Helper()
-	records, err := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.Checks).Next(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
-	for deadline := time.Now().Add(drainTimeout); ; time.Sleep(50 * time.Millisecond) {
-		s.mutex.Lock()
-		answered := s.answered
-		s.mutex.Unlock()
-		if answered >= len(records) {
-			return
-		}
-		if time.Now().After(deadline) {
-			s.Errorf("%d of %d requests were answered", answered, len(records))
-			return
-		}
-	}
 }
 
 // none are the flags of workers that need none of their own.

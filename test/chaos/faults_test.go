@@ -58,14 +58,16 @@ var faults = []fault{
 			}
 		})
 	})},
+	{name: "a worker frozen for longer than its session, under a backlog", play: frozenUnderBacklog},
 	{name: "workers joining and leaving", play: withRedis(2, func(s *scene, _ *realtest.Redis, duration time.Duration) {
 		var guests []*proctest.Process
 		beats(duration, 4, func(n int) {
 			if n%2 == 0 {
 				guest, _ := s.d.Start(s.T)
 				guests = append(guests, guest)
-			} else if code := guests[n/2].Stop(s.T); code != 0 {
-				s.Errorf("exit code %d at SIGTERM", code)
+			} else {
+				guests[n/2].AwaitOutput(s.T, "joined the group")
+				s.stop(guests[n/2])
 			}
 			s.mark()
 		})
@@ -104,6 +106,11 @@ var faults = []fault{
 	{name: "Redis failover by Sentinel, --redis-wait-replicas 1", play: failover},
 	{name: "a Redis Cluster with slots migrating", play: migratingSlots},
 	{name: "Kafka killed and restarted", play: kafkaKilled},
+	{name: "a truncated log", play: truncatedLog},
+	{name: "topics deleted and made again", play: topicsMadeAgain},
+	{name: "a reply topic deleted", play: replyTopicDeleted},
+	{name: "three brokers, the leader killed", play: clusterFault(leaderKilled)},
+	{name: "three brokers, too few in sync", play: clusterFault(tooFewInSync)},
 	{name: "connections to Redis cut in the middle of responses", play: redisCut},
 	{name: "connections to Kafka cut in the middle of responses", play: kafkaCut},
 	{name: "clocks apart by an hour, partitions moving between them", play: clocksApart, resets: true},
@@ -274,11 +281,9 @@ func clocksApart(t *testing.T) (*scene, func(time.Duration)) {
 		beats(duration, 4, func(n int) {
 			worker := 1 - n/2
 			if n%2 == 0 {
-				if code := s.workers[worker].Stop(t); code != 0 {
-					t.Errorf("exit code %d at SIGTERM", code)
-				}
+				s.stop(s.workers[worker].Process)
 			} else {
-				s.workers[worker], _ = s.d.Start(t, s.flags[worker]...)
+				s.startWorker(worker)
 			}
 			s.mark()
 		})

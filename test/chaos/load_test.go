@@ -6,7 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
+	"path"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,9 +15,9 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/tidwall/gjson"
 	"golang.org/x/sync/errgroup"
 
-	"tollgate/internal/balance"
 	"tollgate/internal/client"
 	"tollgate/internal/proctest"
 	"tollgate/internal/realtest"
@@ -28,10 +28,10 @@ import (
 const (
 	rate      = 2500 // checks per second; the promise is for at least 2,000
 	customers = 1000
-	// What each customer is granted: about two thirds of what will be asked of it.
-	grantPerSecond = 0.9
-	precision      = 6 // of credits
-	drainTimeout   = 3 * time.Minute
+	// What is granted for each request, of which the average asks for 1. Some will be denied.
+	grantPerRequest = 0.9
+	precision       = 6 // of credits
+	drainTimeout    = 3 * time.Minute
 )
 
 func customerName(n int) string { return fmt.Sprintf("customer-%d", n) }
@@ -49,27 +49,72 @@ type scene struct {
 	reset   string // of the grant, "" for one that lasts
 	resets  int    // that were seen
 	varied  bool   // some checks have an idempotency key of their own, and strangers ask, too
-	workers []*proctest.Process
+	backlog int    // requests that are sent as fast as they can be, in the place of a steady load
+	replies string // the topic that every third request has its result sent to, "" for none does
+	workers []*worker
 	flags   [][]string // of each worker, beside the common ones
 
-	sent    atomic.Int64
-	results *servertest.Drain
-	seen    map[string]string // results by request id, as they came first
-	repeats int               // of results
-	once    bool              // there must be none
-	wrong   []string
-	latest  map[string]int64 // offset of the latest request of a customer that was answered first
+	// gate is held for reading by whoever sends, so that who locks it stops the load.
+	gate   sync.RWMutex
+	next   int           // number of the next request; the gate guards it
+	loaded chan struct{} // is closed once all is sent
+	sent   atomic.Int64
+
+	reading sync.Mutex // one reads results at a time
+	results []*servertest.Drain
+
+	mutex       sync.Mutex        // guards what follows
+	seen        map[string]answer // results by request, as they came first
+	repeats     int               // of results
+	once        bool              // there must be none
+	regressions []regression
+	wrong       []string
+	latest      map[string]int64         // offset of the latest request of a customer that was answered first
+	byPartition [proctest.Partitions]int // answers, by the partition of their request
+	lives       []life                   // of the checks topic, one at the least
+	marks       []mark
+
+	past      []kafka.Message            // requests that Kafka had, and has no longer
+	excused   func(q question) bool      // says which requests need no answer; may be nil
+	collected func()                     // is done before results are held against requests; may be nil
+	waited    func(q question, a answer) // is told of each answer; may be nil
 
 	afterwards func() // is done at the end, if it is not nil
-
-	mutex    sync.Mutex
-	answered int
-	marks    []mark
 }
 
-// mark is a moment at which so many requests had been sent, and when all of these were
+// worker is one of a scene's.
+type worker struct {
+	*proctest.Process
+	addr string // of its metrics
+}
+
+// answer is what was seen of a result.
+type answer struct {
+	text  string
+	topic string
+	at    time.Time // when it was published
+}
+
+// regression is a repeat of a result that came after results of later requests of the same customer.
+type regression struct {
+	partition int   // of the results
+	offset    int64 // in it
+	request   string
+}
+
+// life is a time in which a place in the checks topic means one record: another begins when the topic is made again
+// or loses records.
+type life struct {
+	from         int // the number of its first request
+	sentBefore   int // requests
+	unanswerable int // of its requests
+	answered     int
+}
+
+// mark is a moment at which so many requests of a life had been sent, and when all of these were
 // answered.
 type mark struct {
+	life     int
 	sent     int
 	at, done time.Time
 }
@@ -78,7 +123,27 @@ type mark struct {
 func (s *scene) mark() {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.marks = append(s.marks, mark{sent: int(s.sent.Load()), at: time.Now()})
+	last := len(s.lives) - 1
+	l := s.lives[last]
+	s.marks = append(s.marks, mark{life: last, sent: int(s.sent.Load()) - l.sentBefore - l.unanswerable, at: time.Now()})
+}
+
+// beginLife says that the requests that come are of another life. The load stands still, so that it is known which
+// those are.
+func (s *scene) beginLife() {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.lives = append(s.lives, life{from: s.next, sentBefore: int(s.sent.Load())})
+}
+
+// lifeOf is the life of a request with a number. The mutex is held.
+func (s *scene) lifeOf(number int) int {
+	for i := len(s.lives) - 1; i > 0; i-- {
+		if number >= s.lives[i].from {
+			return i
+		}
+	}
+	return 0
 }
 
 // recovery is the longest time that it took until all that was sent by the end of a
@@ -96,28 +161,40 @@ func (s *scene) recovery() (longest time.Duration) {
 func (s *scene) startWorkers(flags ...[]string) {
 	s.Helper()
 	s.flags = flags
+	s.workers = make([]*worker, len(flags))
 	for i := range flags {
-		s.workers = append(s.workers, s.startWorker(i))
+		s.startWorker(i)
+		s.workers[i].AwaitReady(s.T, s.workers[i].addr)
 	}
 }
 
-func (s *scene) startWorker(i int) *proctest.Process {
+// startWorker returns before the worker is ready.
+func (s *scene) startWorker(i int) {
 	s.Helper()
-	worker, _ := s.d.StartReady(s.T, s.flags[i]...)
-	return worker
+	process, addr := s.d.Start(s.T, s.flags[i]...)
+	s.workers[i] = &worker{process, addr}
+}
+
+// stop ends a worker as an operator does.
+func (s *scene) stop(p *proctest.Process) {
+	s.Helper()
+	if code := p.Stop(s.T); code != 0 {
+		s.Errorf("exit code %d at SIGTERM", code)
+	}
 }
 
 // restart kills a worker and starts another in its place.
 func (s *scene) restart(i int) {
 	s.Helper()
 	s.workers[i].Kill()
-	s.workers[i], _ = s.d.Start(s.T, s.flags[i]...)
+	s.startWorker(i)
 }
 
 // provision makes the customers, each with a grant of credits.
 func (s *scene) provision(duration time.Duration) {
 	s.Helper()
-	s.grant = strconv.Itoa(int(grantPerSecond * duration.Seconds() * rate / customers))
+	requests := max(duration.Seconds()*rate, float64(s.backlog))
+	s.grant = strconv.Itoa(int(grantPerRequest * requests / customers))
 	results := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.CommandResults)
 	var records []kafka.Message
 	for n := range customers {
@@ -149,46 +226,107 @@ func (s *scene) provision(duration time.Duration) {
 	})
 }
 
-// load sends checks at a steady rate. They bear no request id, so that each result names
-// its record: what Kafka took twice, because its answer was lost, is two requests.
-func (s *scene) load(duration time.Duration) error {
+// load sends checks at a steady rate, for so long and until what breaks has ended; time in which the gate is closed
+// does not count. They bear no request id, so that each result names its record: what Kafka took twice, because its
+// answer was lost, is two requests.
+func (s *scene) load(duration time.Duration, broken <-chan struct{}) error {
+	defer close(s.loaded)
+	if s.backlog > 0 {
+		return s.loadAtOnce()
+	}
 	const tick = 10 * time.Millisecond
 	group, ctx := errgroup.WithContext(s.Context())
 	group.SetLimit(64)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	began, n := time.Now(), 0
-	for now := began; now.Sub(began) < duration; now = <-ticker.C {
-		due := int(now.Sub(began).Seconds() * rate)
-		var records []kafka.Message
-		for ; n < due; n++ {
-			name := customerName(n * 7919 % customers)
-			request := client.Request{
-				Topic: s.d.Topics.Checks, CustomerID: name,
-				Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"credits","required_balance":%d.%06d,"send_event":true}`, name, n%2, 1+n%999983),
-			}
-			if s.varied && n%3 == 1 {
-				request.Headers = append(request.Headers, client.Header(wire.HeaderIdempotencyKey, strconv.Itoa(n)))
-			}
-			records = append(records, request.Record())
-			if s.varied && n%3 == 2 {
-				request := client.Request{
-					Topic: s.d.Topics.Checks, CustomerID: strangerName(n),
-					Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"credits","send_event":true}`, strangerName(n)),
-				}
-				records = append(records, request.Record())
-			}
+	for began := time.Now(); ctx.Err() == nil; <-ticker.C {
+		stood := time.Now()
+		s.gate.RLock()
+		began = began.Add(time.Since(stood))
+		if time.Since(began) >= duration && isClosed(broken) {
+			s.gate.RUnlock()
+			break
 		}
-		if len(records) > 0 {
-			group.Go(func() error {
-				err := s.d.Client.Send(ctx, records)
-				s.sent.Add(int64(len(records)))
-				return err
-			})
+		records := s.requests(int(time.Since(began).Seconds() * rate))
+		if len(records) == 0 {
+			s.gate.RUnlock()
+			continue
 		}
+		group.Go(func() error {
+			defer s.gate.RUnlock()
+			return s.send(ctx, records)
+		})
 	}
 	return group.Wait()
 }
+
+// loadAtOnce sends the backlog.
+func (s *scene) loadAtOnce() error {
+	const together, senders = 2000, 4
+	group, ctx := errgroup.WithContext(s.Context())
+	group.SetLimit(senders)
+	for s.next < s.backlog && ctx.Err() == nil {
+		records := s.requests(min(s.next+together, s.backlog))
+		group.Go(func() error { return s.send(ctx, records) })
+	}
+	return group.Wait()
+}
+
+func (s *scene) send(ctx context.Context, records []kafka.Message) error {
+	err := s.d.Client.Send(ctx, records)
+	s.sent.Add(int64(len(records)))
+	return err
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// requests makes the next requests, up to a number.
+func (s *scene) requests(end int) (records []kafka.Message) {
+	for ; s.next < end; s.next++ {
+		n := s.next
+		name := customerName(n * 7919 % customers)
+		request := client.Request{
+			Topic: s.d.Topics.Checks, CustomerID: name,
+			Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"credits","required_balance":%d.%06d,"send_event":true}`, name, n%2, 1+n%mostNumbers),
+		}
+		if s.varied && n%3 == 1 {
+			request.Headers = append(request.Headers, client.Header(wire.HeaderIdempotencyKey, strconv.Itoa(n)))
+		}
+		if s.replies != "" && n%3 == 0 {
+			request.Headers = append(request.Headers, client.Header(wire.HeaderReplyTopic, s.replies))
+		}
+		records = append(records, request.Record())
+		if s.varied && n%3 == 2 {
+			request := client.Request{
+				Topic: s.d.Topics.Checks, CustomerID: strangerName(n),
+				Value: fmt.Appendf(nil, `{"customer_id":%q,"feature_id":"credits","send_event":true}`, strangerName(n)),
+			}
+			records = append(records, request.Record())
+		}
+	}
+	return records
+}
+
+// mostNumbers is how many requests differ by what they ask for.
+const mostNumbers = 999_983
+
+// numberOf is the number of a request, by the JSON of itself or of its result. Those of strangers have none.
+func (s *scene) numberOf(text []byte) int {
+	required := gjson.GetBytes(text, "required_balance").Raw
+	if required == "" {
+		return 0
+	}
+	return int(s.units(json.Number(required))%unit) - 1
+}
+
+const unit = 1_000_000 // 10 to the precision
 
 // collect reads results until it is stopped.
 func (s *scene) collect(ctx context.Context) {
@@ -204,152 +342,61 @@ func (s *scene) collect(ctx context.Context) {
 func (s *scene) collectOnce(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	records, _ := s.results.Next(within) // while Kafka is away there is nothing to read
-	for _, record := range records {
-		s.result(record)
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	for _, drain := range s.results {
+		records, _ := drain.Next(within) // while Kafka is away there is nothing to read
+		s.mutex.Lock()
+		for i := range records {
+			s.result(&records[i])
+		}
+		s.mutex.Unlock()
 	}
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	s.answered = len(s.seen)
 	for i := range s.marks {
-		if m := &s.marks[i]; m.done.IsZero() && s.answered >= m.sent {
+		if m := &s.marks[i]; m.done.IsZero() && s.lives[m.life].answered >= m.sent {
 			m.done = time.Now()
 		}
 	}
 }
 
+// complain notes what is wrong. The mutex is held, or nobody collects any more.
 func (s *scene) complain(format string, args ...any) {
 	s.wrong = append(s.wrong, fmt.Sprintf(format, args...))
 }
 
-func (s *scene) result(record kafka.Message) {
-	id := client.RequestID(record.Headers)
-	if first, seen := s.seen[id]; seen {
+const lifeShift = 40 // bits above offsets
+
+// result notes a result. The mutex is held.
+func (s *scene) result(record *kafka.Message) {
+	place := client.RequestID(record.Headers)
+	life := 0
+	if len(s.lives) > 1 {
+		life = s.lifeOf(s.numberOf(record.Value))
+	}
+	request, customer := fmt.Sprint(life, " ", place), string(record.Key)
+	offset, _ := strconv.ParseInt(path.Base(place), 10, 64)
+	order := int64(life)<<lifeShift + offset
+	if first, seen := s.seen[request]; seen {
 		s.repeats++
 		if s.once {
 			s.complain("a repeat: %s", record.Value)
 		}
-		if first != string(record.Value) {
-			s.complain("two answers to %s:\n%s\n%s", id, first, record.Value)
+		if first.text != string(record.Value) {
+			s.complain("two answers to %s:\n%s\n%s", request, first.text, record.Value)
+		}
+		if order < s.latest[customer] {
+			s.regressions = append(s.regressions, regression{record.Partition, record.Offset, request})
 		}
 		return
 	}
-	s.seen[id] = string(record.Value)
-	offset, _ := strconv.ParseInt(id[strings.LastIndex(id, "/")+1:], 10, 64)
-	customer := string(record.Key)
-	if latest, seen := s.latest[customer]; seen && offset <= latest {
-		s.complain("%s: the answer to offset %d came after that to %d", customer, offset, latest)
+	s.seen[request] = answer{string(record.Value), record.Topic, record.Time}
+	s.lives[life].answered++
+	partition, _ := strconv.Atoi(path.Base(path.Dir(place)))
+	s.byPartition[partition]++
+	if latest, seen := s.latest[customer]; seen && order <= latest {
+		s.complain("%s: the answer to %s came after that to offset %d", customer, request, latest%(1<<lifeShift))
 	}
-	s.latest[customer] = offset
-}
-
-func (s *scene) units(number json.Number) int64 {
-	n, err := balance.ParseUnits(string(number), precision)
-	if err != nil {
-		s.complain("%s: %v", number, err)
-	}
-	return n
-}
-
-// usage reads the usage events: what was deducted, by event id.
-func (s *scene) usage() map[string]int64 {
-	s.Helper()
-	records, err := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.UsageEvents).Next(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
-	byID := map[string]int64{}
-	for _, record := range records {
-		var e wire.EventRecord
-		if err := json.Unmarshal(record.Value, &e); err != nil {
-			s.Fatal(err)
-		}
-		value := s.units(e.Data.PoolValue)
-		if first, seen := byID[e.ID]; seen && (first != value || s.once) {
-			s.complain("two events %s: %d and %d", e.ID, first, value)
-		}
-		byID[e.ID] = value
-	}
-	return byID
-}
-
-// account is a customer's balance as the requests in their order make it.
-type account struct {
-	usage     int64
-	nextReset *int64
-}
-
-// reconcile holds what was asked, the results, the events and Redis against each other:
-// customer by customer, record by record.
-func (s *scene) reconcile() (requests, lost int) {
-	s.Helper()
-	asked, err := servertest.NewDrain(s.T, s.d.Broker, s.d.Topics.Checks).Next(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
-	events, accounts := s.usage(), map[string]*account{}
-	for n := range customers {
-		accounts[customerName(n)] = &account{}
-	}
-	for i := range asked {
-		record := &asked[i]
-		text, answered := s.seen[fmt.Sprintf("%s/%d/%d", record.Topic, record.Partition, record.Offset)]
-		if !answered {
-			lost++
-			continue
-		}
-		var r wire.ResultRecord
-		if err := json.Unmarshal([]byte(text), &r); err != nil {
-			s.Fatal(err)
-		}
-		id := wire.EventID(record, 0)
-		value, emitted := events[id]
-		delete(events, id)
-		if strings.HasPrefix(r.CustomerID, strangers) {
-			if r.Code != balance.CustomerNotFound || emitted {
-				s.complain("an event %t: %s", emitted, text)
-			}
-			continue
-		}
-		if r.Balance == nil || r.RequiredBalance == nil {
-			s.complain("unexpected, and an event %t: %s", emitted, text)
-			continue
-		}
-		switch {
-		case r.Allowed != emitted:
-			s.complain("allowed %t, but an event %t: %s", r.Allowed, emitted, text)
-		case r.Allowed && value != s.units(*r.RequiredBalance):
-			s.complain("the event says %d: %s", value, text)
-		case !r.Allowed && r.Code != balance.InsufficientFunds:
-			s.complain("unexpected: %s", text)
-		case !r.Allowed && s.units(*r.RequiredBalance) <= s.units(r.Balance.Remaining):
-			s.complain("denied without need: %s", text)
-		}
-		s.enter(accounts[r.CustomerID], value, r.Balance, r.EvaluatedAt)
-	}
-	for id := range events {
-		s.complain("an event of no request: %s", id)
-	}
-	for name, a := range accounts {
-		s.enter(a, 0, s.d.Command(s.T, name, `{"type":"customer.get","customer_id":%q}`, name).Balances["credits"], math.MaxInt64)
-	}
-	return len(asked), lost
-}
-
-// enter adds what was deducted to an account, and holds the balance that was shown
-// against it. A balance resets at its moment, once, and never goes back.
-func (s *scene) enter(a *account, deducted int64, shown *wire.PoolRecord, evaluatedMs int64) {
-	if was, is := a.nextReset, shown.NextResetAt; was != nil && *is != *was {
-		if *is < *was || evaluatedMs < *was {
-			s.complain("the reset due at %d was applied at %d, the next at %d", *was, evaluatedMs, *is)
-		}
-		a.usage = 0
-		s.resets++
-	}
-	a.nextReset = shown.NextResetAt
-	a.usage += deducted
-	usage, remaining := s.units(shown.Usage), s.units(shown.Remaining)
-	if usage != a.usage || usage+remaining != s.units(json.Number(s.grant)) || remaining < 0 {
-		s.complain("usage %d, remaining %d of %s, but %d was deducted", usage, remaining, s.grant, a.usage)
-	}
+	s.latest[customer] = order
 }
