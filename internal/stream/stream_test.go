@@ -51,9 +51,11 @@ func (e *echo) Partition(string, int) stream.PartitionDecider { return e }
 func (e *echo) Rest(context.Context, int64) bool              { return false }
 
 func (e *echo) Decide(ctx context.Context, batch stream.Batch) (stream.Decision, error) {
-	if e.block != nil {
+	var block chan struct{}
+	e.with(func() { block = e.block })
+	if block != nil {
 		select {
-		case <-e.block:
+		case <-block:
 		case <-ctx.Done():
 			return stream.Decision{}, context.Cause(ctx)
 		}
