@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -231,3 +232,19 @@ func isOneOf(err error, wanted []error) bool {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// TestAPartitionThatWasNotAttemptedSaysSo is a regression test: kafka-go takes the code for "Broker Authorization
+// Failed", which sends whoever reads it to the ACLs.
+func TestAPartitionThatWasNotAttemptedSaysSo(t *testing.T) {
+	f := newFixture(t)
+	transactions := f.publisher.Transactions(f.group)
+	servertest.Until(t, "a coordinator", func() bool { return transactions.Begin(t.Context()) == nil })
+	elsewhere := kafka.Target{Topic: f.at.Topic + ".none"}
+	failures := transactions.JoinAll(t.Context(), f.at, elsewhere)
+	if err := failures[elsewhere]; !errors.Is(err, kafkago.UnknownTopicOrPartition) {
+		t.Errorf("a topic that does not exist: %v", err)
+	}
+	if err := failures[f.at]; err == nil || errors.Is(err, kafkago.BrokerAuthorizationFailed) || !strings.Contains(err.Error(), "not attempted") {
+		t.Errorf("the one beside it: %v", err)
+	}
+}

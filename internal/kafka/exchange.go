@@ -171,10 +171,17 @@ func withoutTags(body []byte) ([]byte, error) {
 	return body[n:], nil
 }
 
+// errNotAttempted says that a partition was left alone because the same request failed for another.
+var errNotAttempted = errors.New("not attempted, since another partition of the request was refused")
+
 // errorOf makes an error of the code in an answer, nil of none.
 func errorOf(code int16) error {
-	if code == 0 {
+	const notAttempted = 55 // which kafka-go takes for "Broker Authorization Failed"
+	switch code {
+	case 0:
 		return nil
+	case notAttempted:
+		return errNotAttempted
 	}
 	return kafkago.Error(code)
 }

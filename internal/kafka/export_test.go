@@ -82,6 +82,11 @@ func (t *Transactions) Join(ctx context.Context, at Target) error {
 	return t.join(ctx, []Target{at})[at]
 }
 
+// JoinAll adds partitions to a transaction, and says why which of them were not.
+func (t *Transactions) JoinAll(ctx context.Context, targets ...Target) map[Target]error {
+	return t.join(ctx, targets)
+}
+
 // JoinOffsets adds a group's offsets to a transaction.
 func (t *Transactions) JoinOffsets(ctx context.Context, group string) error {
 	return t.joinOffsets(ctx, group)

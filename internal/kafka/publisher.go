@@ -186,7 +186,11 @@ func (w *publication) failed(ctx context.Context, err error, before int) error {
 	retry.Log(w.logger, "cannot publish, trying again", err, before)
 	w.options.Retried()
 	w.broker.forget()
-	retry.Pause(ctx, patience, before)
+	policy := patience
+	if IsTopicRefused(err) { // it is given up at a time
+		policy.Longest = topicPatience / 10
+	}
+	retry.Pause(ctx, policy, before)
 	return nil
 }
 

@@ -31,9 +31,6 @@ type Transactions struct {
 	joined    map[Target]bool // partitions that are part of the transaction
 }
 
-// errNotAttempted says that a partition was not joined because another could not be.
-var errNotAttempted = errors.New("not attempted, since another partition could not be added to the transaction")
-
 // Transactions begins nothing yet.
 func (p *Publisher) Transactions(id string) *Transactions {
 	return &Transactions{publisher: p, id: id, session: session{publisher: p}}

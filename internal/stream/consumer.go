@@ -265,7 +265,7 @@ func (c *Consumer) flows(generation *kafka.Generation, commits *committer) (flow
 				batchBytes: min(max(batchAllBytes/partitions, batchLeastBytes), batchMostBytes),
 				logger:     c.logger.With("topic", topic, "partition", id, "generation", generation.ID),
 			}
-			f.insist = insistence{a.progress, c.observer, f.logger}
+			f.insist = insistence{progress: a.progress, observer: c.observer, logger: f.logger}
 			f.delivery = c.delivery(f, commits)
 			flows = append(flows, f)
 		}
@@ -281,8 +281,10 @@ func (c *Consumer) delivery(f *flow, commits *committer) delivery {
 		return nil
 	}}
 	if c.options.ExactlyOnce {
+		insist := f.insist
+		insist.longest = longestBetweenTransactions
 		return &exactlyOnce{
-			assignment: a, broker: c.broker, how: how, insist: f.insist, logger: f.logger,
+			assignment: a, broker: c.broker, how: how, insist: insist, logger: f.logger,
 			transactions: c.publisher.Transactions(fmt.Sprintf("%s/%s/%d", a.group, a.Topic, a.Partition)),
 		}
 	}

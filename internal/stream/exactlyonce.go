@@ -16,6 +16,9 @@ import (
 // abortTimeout bounds the courtesy of a worker that has lost its partition.
 const abortTimeout = time.Second
 
+// longestBetweenTransactions keeps others from waiting for much longer than it takes to give a reply topic up.
+const longestBetweenTransactions = time.Second
+
 // exactlyOnce publishes what a batch led to and commits the batch in one Kafka transaction. Each partition has a
 // transactional id of its own, so that whoever takes it over ends what the owner before left open and fences it
 // (docs/adr/0005).

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -17,11 +18,13 @@ type insistence struct {
 	progress *progress
 	observer Observer
 	logger   *slog.Logger
+	longest  time.Duration // pause, 0 for that of patience
 }
 
 // on tries until it succeeds, the partition is lost, the error is permanent or ctx ends.
 func (i insistence) on(ctx context.Context, complaint string, try func() error) error {
 	policy := patience
+	policy.Longest = cmp.Or(i.longest, policy.Longest)
 	policy.Failed = func(err error, before int) {
 		retry.Log(i.logger, complaint, err, before)
 		i.observer.Retried()

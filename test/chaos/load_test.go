@@ -378,6 +378,10 @@ func (s *scene) result(record *kafka.Message) {
 	request, customer := fmt.Sprint(life, " ", place), string(record.Key)
 	offset, _ := strconv.ParseInt(path.Base(place), 10, 64)
 	order := int64(life)<<lifeShift + offset
+	if s.replies != "" {
+		// What goes to another topic, or was to go there, has an order of its own.
+		customer += fmt.Sprint(" replies ", s.numberOf(record.Value)%3 == 0)
+	}
 	if first, seen := s.seen[request]; seen {
 		s.repeats++
 		if s.once {
