@@ -138,15 +138,15 @@ type publication struct {
 
 // publish writes what goes to each partition, in order, in batches of bounded size.
 func (w *publication) publish(ctx context.Context, records []Message) error {
-	rest, limits := map[Target][]Message{}, map[Target]int{}
+	rest, sizes := map[Target][]Message{}, sizes{bytes: map[Target]int{}, tried: map[Target]int{}}
 	for failures := 0; len(records) > 0 || len(rest) > 0; {
-		instead := w.giveUp(&records, rest)
+		instead := w.giveUp(&records, rest, sizes)
 		var unrouted error
 		records, unrouted = w.route(ctx, records, rest)
 		if err := w.confirm(ctx); err != nil {
 			return err
 		}
-		refused, unwritten := w.writeOnce(ctx, rest, limits)
+		refused, unwritten := w.writeOnce(ctx, rest, sizes)
 		if err := w.replace(ctx, append(instead, w.insteadOf(refused)...)); err != nil {
 			return err
 		}
@@ -243,6 +243,13 @@ func ids(n int) []int {
 	return list
 }
 
+// sizes are how large the next batches are.
+type sizes struct {
+	bytes map[Target]int // at the most; nothing for maxProduceBytes
+	// tried is how many records the last batch had whose fate is not known: it is sent again as it was.
+	tried map[Target]int
+}
+
 // refusal is a record that was refused, and why.
 type refusal struct {
 	record Message
@@ -251,30 +258,32 @@ type refusal struct {
 
 // writeOnce tries to write a batch to each partition, and takes what is settled from rest. It returns the records
 // that will never be taken, and why something else was not written.
-func (w *publication) writeOnce(ctx context.Context, rest map[Target][]Message, limits map[Target]int) (refused []refusal, failed error) {
+func (w *publication) writeOnce(ctx context.Context, rest map[Target][]Message, sizes sizes) (refused []refusal, failed error) {
 	if len(rest) == 0 {
 		return nil, nil
 	}
 	batches := make(map[Target][]Message, len(rest))
 	for to, waiting := range rest {
-		batches[to] = waiting[:countWithin(waiting, cmp.Or(limits[to], maxProduceBytes))]
+		batches[to] = waiting[:cmp.Or(sizes.tried[to], countWithin(waiting, cmp.Or(sizes.bytes[to], maxProduceBytes)))]
 	}
 	began := time.Now()
 	failures := w.write(ctx, batches)
 	for to, batch := range batches {
+		delete(sizes.tried, to)
 		switch err := failures[to]; {
 		case err == nil:
 			w.options.Published(batch, time.Since(began))
 			w.refusing.clear(to.Topic)
 			rest[to] = rest[to][len(batch):]
 		case isRecordRefused(err) && len(batch) > 1: // one of them is: find out which
-			limits[to] = max(1, sizeOf(batch)/2)
+			sizes.bytes[to] = max(1, sizeOf(batch)/2)
 		case isRecordRefused(err):
 			refused = append(refused, refusal{batch[0], err})
 			rest[to] = rest[to][1:]
-			delete(limits, to)
+			delete(sizes.bytes, to)
 		default:
 			w.refusing.note(to.Topic, err)
+			sizes.tried[to] = len(batch)
 			failed = &TopicError{to, err}
 		}
 		if len(rest[to]) == 0 {
@@ -295,7 +304,7 @@ func (w *publication) insteadOf(refused []refusal) (instead []Message) {
 
 // giveUp replaces what goes to topics that have refused everything for long, unless it is to wait for them: records that
 // are not routed yet in their places, so that those of a customer stay in order, and others as it returns them.
-func (w *publication) giveUp(records *[]Message, rest map[Target][]Message) (instead []Message) {
+func (w *publication) giveUp(records *[]Message, rest map[Target][]Message, sizes sizes) (instead []Message) {
 	for topic, err := range w.refusing.forLong() {
 		var kept []Message
 		for _, record := range *records {
@@ -312,7 +321,10 @@ func (w *publication) giveUp(records *[]Message, rest map[Target][]Message) (ins
 				instead = append(instead, others...)
 				return ok
 			})
-			*w.abandoned = *w.abandoned || len(left) < len(waiting)
+			if len(left) < len(waiting) {
+				*w.abandoned = true
+				delete(sizes.tried, to)
+			}
 			if rest[to] = left; len(left) == 0 {
 				delete(rest, to)
 			}

@@ -254,3 +254,24 @@ func TestThePartitionerAgreesWithJavas(t *testing.T) {
 		}
 	}
 }
+
+// TestABatchIsSentAgainAsItWas: what is put in another record's place joins the same partition while nobody knows whether
+// the batch before it was written. A longer batch would be none that the broker knows.
+func TestABatchIsSentAgainAsItWas(t *testing.T) {
+	lossy := servertest.NewLossy(t, servertest.KafkaAddr(t))
+	f := newFixtureOn(t, lossy.Broker)
+	none := f.at.Topic + ".none"
+	how := kafka.Delivery{Refused: func(r kafka.Message, _ error) ([]kafka.Message, bool) {
+		lossy.Lose(produceKey, 0) // once the replacement is there, answers come through
+		r.Topic = f.at.Topic
+		return []kafka.Message{r}, true
+	}}
+	lossy.Lose(produceKey, 1000)
+	records := []kafka.Message{{Topic: f.at.Topic, Key: []byte("key"), Value: []byte("a")}, {Topic: none, Key: []byte("key"), Value: []byte("b")}}
+	if err := f.publisher.Publish(t.Context(), records, how); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.read(); fmt.Sprint(got) != "[a b]" {
+		t.Errorf("the log has %q", got)
+	}
+}
