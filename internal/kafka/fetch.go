@@ -19,7 +19,10 @@ const (
 	// larger.
 	FetchMaxBytes = 1 << 20
 	fetchGrace    = 10 * time.Second // beyond the wait of a fetch, until it counts as failed
-	readCommitted = 1
+
+	// Isolation levels.
+	readUncommitted = 0
+	readCommitted   = 1
 )
 
 // Truncated says that a log no longer has what was read from it: it ends before, or went on with other

@@ -26,8 +26,18 @@ func (b Broker) LastOffset(ctx context.Context, topic string, partition int) (in
 }
 
 func (b Broker) offset(ctx context.Context, topic string, partition int, which int64) (int64, error) {
-	offsets, failures, err := b.listOffsets(ctx, map[string][]int{topic: {partition}}, which)
+	offsets, failures, err := b.listOffsets(ctx, map[string][]int{topic: {partition}}, which, readUncommitted)
 	at := Target{topic, partition}
+	if err == nil {
+		err = failures[at]
+	}
+	return offsets[at], err
+}
+
+// StableOffset is up to where a partition can be read by those who read only what is committed: before the first record of
+// a transaction that is open.
+func (b Broker) StableOffset(ctx context.Context, at Target) (int64, error) {
+	offsets, failures, err := b.listOffsets(ctx, map[string][]int{at.Topic: {at.Partition}}, lastOffset, readCommitted)
 	if err == nil {
 		err = failures[at]
 	}
@@ -37,7 +47,7 @@ func (b Broker) offset(ctx context.Context, topic string, partition int, which i
 // LastOffsets are the offsets that the next records of partitions will have. A partition for which there is
 // no answer is left out.
 func (b Broker) LastOffsets(ctx context.Context, partitions map[string][]int) (map[Target]int64, error) {
-	offsets, _, err := b.listOffsets(ctx, partitions, lastOffset)
+	offsets, _, err := b.listOffsets(ctx, partitions, lastOffset, readUncommitted)
 	return offsets, err
 }
 
@@ -50,7 +60,7 @@ type Target struct {
 func (t Target) String() string { return fmt.Sprintf("%s/%d", t.Topic, t.Partition) }
 
 // listOffsets asks the leaders of partitions.
-func (b Broker) listOffsets(ctx context.Context, partitions map[string][]int, which int64) (map[Target]int64, map[Target]error, error) {
+func (b Broker) listOffsets(ctx context.Context, partitions map[string][]int, which int64, isolation int8) (map[Target]int64, map[Target]error, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	topics := make([]string, 0, len(partitions))
@@ -79,7 +89,7 @@ func (b Broker) listOffsets(ctx context.Context, partitions map[string][]int, wh
 			request := byLeader[leader.Leader]
 			if request == nil {
 				request = kmsg.NewPtrListOffsetsRequest()
-				request.Version, request.ReplicaID = listOffsetsVersion, -1
+				request.Version, request.ReplicaID, request.IsolationLevel = listOffsetsVersion, -1, isolation
 				byLeader[leader.Leader] = request
 			}
 			part := kmsg.NewListOffsetsRequestTopicPartition()

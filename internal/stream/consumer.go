@@ -123,7 +123,8 @@ var (
 	errJoining    = errors.New("it waits for the other members, or for the session of one that is gone")
 )
 
-// Run consumes until ctx ends; then it finishes what is in hand, commits it and leaves the group.
+// Run consumes until ctx ends; then it finishes what is in hand, commits it and leaves the group. It fails if another
+// worker has taken the name of this static member: two that take it from each other would stop each other for ever.
 func (c *Consumer) Run(ctx context.Context) error {
 	if err := c.identify(ctx); err != nil {
 		return nil // ctx ended
@@ -134,12 +135,23 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer fetcher.Wait()
 	defer stop()
 	for ctx.Err() == nil {
-		c.takePart(ctx)
+		if err := c.takePart(ctx); err != nil {
+			return err
+		}
 		if ctx.Err() == nil {
 			c.stayOut(ctx)
 		}
 	}
 	return nil
+}
+
+// isReplaced says that another worker has the name of this static member by now.
+func (c *Consumer) isReplaced(err error) error {
+	if !errors.Is(err, kafkago.FencedInstanceID) {
+		return nil
+	}
+	return fmt.Errorf("another worker has started as %q in group %s (--kafka-instance-id), and has the partitions of this one; give each worker a name of its own: %w",
+		c.options.InstanceID, c.options.Group, err)
 }
 
 // identify reads the id of the cluster, trying until it succeeds or ctx ends.
@@ -165,8 +177,9 @@ func (c *Consumer) policy(complaint string) retry.Policy {
 // shortGeneration is what a generation lasts at least unless something is wrong.
 const shortGeneration = 30 * time.Second
 
-// takePart consumes as a member of the group until ctx ends, or none of its partitions can go on.
-func (c *Consumer) takePart(ctx context.Context) {
+// takePart consumes as a member of the group until ctx ends, or none of its partitions can go on. It fails if it must not
+// take part any more.
+func (c *Consumer) takePart(ctx context.Context) error {
 	group := kafka.NewGroup(c.broker, kafka.GroupOptions{
 		Group: c.options.Group, InstanceID: c.options.InstanceID, Topics: c.options.Topics,
 		SessionTimeout: c.options.SessionTimeout, RebalanceTimeout: RebalanceTimeout,
@@ -181,18 +194,23 @@ func (c *Consumer) takePart(ctx context.Context) {
 		var generation *kafka.Generation
 		err := retry.Do(ctx, c.policy("cannot join the group, trying again"), func() (err error) {
 			generation, err = group.Join(ctx)
+			if c.isReplaced(err) != nil {
+				return retry.Permanent(err)
+			}
 			return err
 		})
 		if err != nil {
-			return // ctx ended
+			return c.isReplaced(err) // nil if ctx ended
 		}
 		began := time.Now()
 		reason := c.serve(ctx, generation)
 		generation.Close()
 		c.logger.Info("the generation is over", "generation", generation.ID, "reason", reason)
 		switch {
+		case c.isReplaced(reason) != nil:
+			return c.isReplaced(reason)
 		case errors.Is(reason, errAllBlocked):
-			return
+			return nil
 		case time.Since(began) > shortGeneration || isGroupsReason(reason):
 			short = 0
 		default: // a generation that we end must not end others all the time
@@ -203,6 +221,7 @@ func (c *Consumer) takePart(ctx context.Context) {
 			group.Renew()
 		}
 	}
+	return nil
 }
 
 // isGroupsReason says that the group has ended the generation, not we.

@@ -209,19 +209,28 @@ func TestAStaticMemberKeepsItsPartitionsOverARestart(t *testing.T) {
 	s.mustHave(200)
 }
 
-// TestTwoInstancesOfOneNameAreToldApart: the one that was there first must not go on.
+// TestTwoInstancesOfOneNameAreToldApart is a regression test: they took the partitions from each other without end. The
+// one that was there first ends, and says why.
 func TestTwoInstancesOfOneNameAreToldApart(t *testing.T) {
 	s := newSetting(t)
 	s.adjust = func(o *stream.Options) { o.InstanceID = "a" }
-	first, stopFirst := s.consumer()
+	first, stopFirst := s.start()
 	s.send(0, 100)
 	first.await(t, 100)
 	second, _ := s.consumer()
 	s.send(100, 200)
 	servertest.Until(t, "the second has taken over", second.consumer.Joined)
 	s.awaitAll(200)
-	stopFirst()
 	s.mustHave(200)
+	err := stopFirst()
+	if err == nil || !strings.Contains(err.Error(), `another worker has started as "a"`) {
+		t.Errorf("the first ends with %v", err)
+	}
+	second.with(func() {
+		if second.generations > 2 {
+			t.Errorf("%d generations", second.generations)
+		}
+	})
 }
 
 // TestPartitionsWithoutRecordsAreCommittedToTheirEnd: what marks the end of a transaction is no lag.
@@ -269,4 +278,30 @@ func TestARecordThatIsTooLargeToKeepIsHandedOutInPart(t *testing.T) {
 	if !ok || cut.Bytes < len(large) || len(e.seen[1].Value) > 65<<10 {
 		t.Errorf("%d bytes were kept, %+v", len(e.seen[1].Value), e.seen[1].WriterData)
 	}
+}
+
+// TestASendersOpenTransactionIsGivenAsTheReason why a partition stands still: nothing is wrong with the worker.
+func TestASendersOpenTransactionIsGivenAsTheReason(t *testing.T) {
+	s := newSetting(t)
+	s.adjust = func(o *stream.Options) { o.StalledAfter = 100 * time.Millisecond }
+	e, _ := s.consumer()
+	s.send(0, 30)
+	e.await(t, 30)
+	transactions := s.publisher.Transactions(s.group + ".sender")
+	if err := transactions.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	record := kafka.Message{Topic: s.in, Partition: 1, Key: []byte("key-0"), Value: []byte("000030")}
+	if err := transactions.Publish(t.Context(), s.group+".sender", []kafka.Message{record}, plainly); err != nil {
+		t.Fatal(err)
+	}
+	servertest.Until(t, "the reason is told", func() bool {
+		stalls := e.consumer.Stalls()
+		return len(stalls) == 1 && stalls[0].Partition == 1 && strings.Contains(stalls[0].Reason, "a sender's transaction is open")
+	})
+	if err := transactions.End(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	e.await(t, 31)
+	servertest.Until(t, "it goes on", func() bool { return len(e.consumer.Stalls()) == 0 })
 }

@@ -201,6 +201,19 @@ var plainly = kafka.Delivery{Refused: func(kafka.Message, error) ([]kafka.Messag
 // consumer starts a member of the group; stop ends it and waits.
 func (s *setting) consumer() (e *echo, stop func()) {
 	s.Helper()
+	e, end := s.start()
+	stop = sync.OnceFunc(func() {
+		if err := end(); err != nil {
+			s.Error(err)
+		}
+	})
+	s.Cleanup(stop)
+	return e, stop
+}
+
+// start starts a member of the group; end ends it and returns what its Run has.
+func (s *setting) start() (e *echo, end func() error) {
+	s.Helper()
 	e = &echo{out: s.out, changed: make(chan struct{}), lifetimes: map[int][]string{}}
 	options := stream.Options{
 		Group: s.group, Topics: []string{s.in}, SessionTimeout: 6 * time.Second, BatchMax: 7, ShutdownTimeout: 5 * time.Second, Refused: replace,
@@ -213,14 +226,10 @@ func (s *setting) consumer() (e *echo, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- e.consumer.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
+	return e, func() error {
 		cancel()
-		if err := <-done; err != nil {
-			s.Error(err)
-		}
-	})
-	s.Cleanup(stop)
-	return e, stop
+		return <-done
+	}
 }
 
 // send sends numbered records of ten keys.

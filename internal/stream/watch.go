@@ -37,6 +37,8 @@ type sight struct {
 	since     time.Time // of that offset, or of nothing waiting
 	oldest    time.Time // when the first record was written that is not committed
 	oldestAt  int64     // its offset
+	// transaction says that a sender's keeps the records from being read.
+	transaction error
 }
 
 func (w *watch) begin(flows []*flow) {
@@ -67,7 +69,7 @@ func (c *Consumer) Stalls() []Stall {
 	var list []Stall
 	for at, s := range c.watch.seen {
 		if still := time.Since(s.since); s.lag > 0 && still >= c.options.StalledAfter {
-			reason := cmp.Or(s.progress.reason(), c.fetcher.Trouble(), errUnknown)
+			reason := cmp.Or(s.progress.reason(), s.transaction, c.fetcher.Trouble(), errUnknown)
 			list = append(list, Stall{at, still, s.lag, reason.Error()})
 		}
 	}
@@ -78,6 +80,8 @@ func (c *Consumer) Stalls() []Stall {
 func compareTargets(a, b kafka.Target) int {
 	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
 }
+
+var errOpenTransaction = errors.New("a sender's transaction is open: its records, and all behind them, can be read once it is ended, or has timed out (its transaction.timeout.ms)")
 
 var errUnknown = errors.New("no error is known; they are being decided, or published")
 
@@ -195,7 +199,15 @@ func (c *Consumer) see(ctx context.Context, at kafka.Target, end int64) {
 			}
 		}
 	}
+	isOpen := false
+	if lag > 0 && committed == s.committed { // it stands still
+		stable, err := c.broker.StableOffset(ctx, at)
+		isOpen = err == nil && stable <= committed
+	}
 	c.watch.mutex.Lock()
+	if s.transaction = nil; isOpen {
+		s.transaction = errOpenTransaction
+	}
 	if lag == 0 || committed != s.committed {
 		s.since = time.Now()
 	}
