@@ -26,7 +26,7 @@ type Lifetime struct {
 }
 
 // Lifetimes remembers, beside what the records of a partition have changed, in which lifetime
-// they were decided. Its methods fail only when ctx ends, and may be called concurrently.
+// they were decided. Its methods try once, and may be called concurrently.
 type Lifetimes interface {
 	// Lifetime returns what is noted for a partition, the zero Lifetime where nothing is.
 	Lifetime(ctx context.Context, at Place) (Lifetime, error)
