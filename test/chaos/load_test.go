@@ -97,9 +97,9 @@ type answer struct {
 
 // regression is a repeat of a result that came after results of later requests of the same customer.
 type regression struct {
-	partition int   // of the results
-	offset    int64 // in it
-	request   string
+	partition int       // of the results
+	offset    int64     // in it
+	at        time.Time // when it was made
 }
 
 // life is a time in which a place in the checks topic means one record: another begins when the topic is made again
@@ -391,7 +391,7 @@ func (s *scene) result(record *kafka.Message) {
 			s.complain("two answers to %s:\n%s\n%s", request, first.text, record.Value)
 		}
 		if order < s.latest[customer] {
-			s.regressions = append(s.regressions, regression{record.Partition, record.Offset, request})
+			s.regressions = append(s.regressions, regression{record.Partition, record.Offset, record.Time})
 		}
 		return
 	}
