@@ -177,6 +177,10 @@ func (c *Consumer) policy(complaint string) retry.Policy {
 // shortGeneration is what a generation lasts at least unless something is wrong.
 const shortGeneration = 30 * time.Second
 
+// longestBetweenJoins is how long a worker that has nothing else to do waits before it tries to join again: nothing is
+// decided meanwhile.
+const longestBetweenJoins = time.Second
+
 // takePart consumes as a member of the group until ctx ends, or none of its partitions can go on. It fails if it must not
 // take part any more.
 func (c *Consumer) takePart(ctx context.Context) error {
@@ -192,7 +196,9 @@ func (c *Consumer) takePart(ctx context.Context) error {
 	for short := 0; ctx.Err() == nil; {
 		c.stayOutside(errJoining)
 		var generation *kafka.Generation
-		err := retry.Do(ctx, c.policy("cannot join the group, trying again"), func() (err error) {
+		joining := c.policy("cannot join the group, trying again")
+		joining.Longest = longestBetweenJoins
+		err := retry.Do(ctx, joining, func() (err error) {
 			generation, err = group.Join(ctx)
 			if c.isReplaced(err) != nil {
 				return retry.Permanent(err)

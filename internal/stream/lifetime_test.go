@@ -102,6 +102,11 @@ func (s *setting) awaitBlocked(e *echo, n int, words ...string) {
 // committed is what the group has committed of the input.
 func (s *setting) committed() (all [partitions]kafkago.OffsetFetchPartition) {
 	s.Helper()
+	// What a transaction has committed shows a moment after its end was acknowledged, and kafka-go does not wait for it.
+	s.eventually("no transaction is open", func() bool {
+		_, err := s.broker.Commitments(s.Context(), s.group, s.in, []int{0, 1, 2})
+		return err == nil
+	})
 	response, err := s.broker.Client.OffsetFetch(s.Context(), &kafkago.OffsetFetchRequest{GroupID: s.group, Topics: map[string][]int{s.in: {0, 1, 2}}})
 	if err != nil {
 		s.Fatal(err)

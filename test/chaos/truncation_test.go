@@ -23,53 +23,78 @@ const (
 
 // truncatedLog has Kafka lose the end of a partition of the checks topic, which workers have decided. The partition
 // must stop, and only it, until workers are told to go on at its end. What came to it in between is not decided, as they
-// were told.
-func truncatedLog(t *testing.T) (*scene, func(time.Duration)) {
-	k, r := realtest.StartKafka(t, realtest.KafkaOptions{}), realtest.StartRedis(t)
-	s := newScene(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr)
-	s.startWorkers(none(3)...)
-	return s, func(duration time.Duration) {
-		time.Sleep(duration / 4) // under load
-		end := s.cut(k)
-		s.awaitBlocked()
-		stopped := s.answeredByPartition()
-		s.awaitAnswersOf(func(partition int) bool { return partition != cutPartition })
-		if now := s.answeredByPartition(); now[cutPartition] != stopped[cutPartition] {
-			t.Errorf("%d requests of the partition that stopped were answered", now[cutPartition]-stopped[cutPartition])
+// were told. If it has grown again no worker sees it before it is longer than it was.
+func truncatedLog(grown bool) func(t *testing.T) (*scene, func(time.Duration)) {
+	return func(t *testing.T) (*scene, func(time.Duration)) {
+		k, r := realtest.StartKafka(t, realtest.KafkaOptions{}), realtest.StartRedis(t)
+		s := newScene(t, servertest.BrokerAt(t, k.Addr), "--redis-addrs", r.Addr)
+		s.startWorkers(none(3)...)
+		return s, func(duration time.Duration) {
+			time.Sleep(duration / 4) // under load
+			end, was := s.cut(k, grown)
+			if grown {
+				s.startBehind(was)
+			}
+			s.awaitBlocked()
+			stopped := s.answeredByPartition()
+			s.awaitAnswersOf(func(partition int) bool { return partition != cutPartition })
+			if now := s.answeredByPartition(); now[cutPartition] != stopped[cutPartition] {
+				t.Errorf("%d requests of the partition that stopped were answered", now[cutPartition]-stopped[cutPartition])
+			}
+			skippedTo := s.goOnAtTheEnd(end)
+			s.excused = func(q question) bool {
+				return q.life == 1 && q.Partition == cutPartition && q.Offset < skippedTo
+			}
+			s.afterwards = func() { s.nothingSkippedIsDecided(end, skippedTo) }
+			s.mark()
+			s.awaitAnswersOf(func(int) bool { return true })
 		}
-		skippedTo := s.goOnAtTheEnd(end)
-		s.excused = func(q question) bool {
-			return q.life == 1 && q.Partition == cutPartition && q.Offset < skippedTo
-		}
-		s.afterwards = func() { s.nothingSkippedIsDecided(end, skippedTo) }
-		s.mark()
-		s.awaitAnswersOf(func(int) bool { return true })
 	}
 }
 
-// cut stops the load until all is answered and committed, and cuts the partition's log. It returns where that ends.
-func (s *scene) cut(k *realtest.Kafka) (end int64) {
+// cut stops the load until all is answered and committed, and cuts the partition's log. It returns where that ends and
+// where it ended.
+func (s *scene) cut(k *realtest.Kafka, killWorkers bool) (end, was int64) {
 	s.Helper()
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	all := s.questions()
 	s.awaitAnswers(all)
-	var committed int64
 	realtest.Until(s.T, "all is committed", func() bool {
 		offsets, err := s.d.Broker.Committed(s.Context(), s.d.Group, s.d.Topics.Checks, []int{cutPartition})
 		last, lastErr := s.d.Broker.LastOffset(s.Context(), s.d.Topics.Checks, cutPartition)
-		committed = offsets[cutPartition]
-		return err == nil && lastErr == nil && committed == last
+		was = offsets[cutPartition]
+		return err == nil && lastErr == nil && was == last
 	})
-	end = k.Truncate(s.T, s.d.Topics.Checks, cutPartition, committed-cutRecords)
+	if killWorkers {
+		for _, w := range s.workers {
+			w.Kill()
+		}
+	}
+	end = k.Truncate(s.T, s.d.Topics.Checks, cutPartition, was-cutRecords)
 	for _, q := range all {
 		if q.Partition == cutPartition && q.Offset >= end {
 			s.past = append(s.past, q.Message)
 		}
 	}
-	s.Logf("the log of partition %d is cut from %d to %d", cutPartition, committed, end)
+	s.Logf("the log of partition %d is cut from %d to %d", cutPartition, was, end)
 	s.beginLife()
-	return end
+	return end, was
+}
+
+// startBehind starts the workers once the partition is longer than it was.
+func (s *scene) startBehind(was int64) {
+	s.Helper()
+	realtest.Until(s.T, "the log has grown again", func() bool {
+		last, err := s.d.Broker.LastOffset(s.Context(), s.d.Topics.Checks, cutPartition)
+		return err == nil && last > was+enough
+	})
+	for i := range s.workers {
+		s.startWorker(i)
+	}
+	for _, w := range s.workers {
+		w.AwaitOutput(s.T, "joined the group")
+	}
 }
 
 // awaitBlocked waits until one worker says that the partition waits, and no other does.
