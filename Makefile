@@ -30,12 +30,12 @@ check: ## Format, linters (.golangci.yaml), tidiness, the compose file
 
 .PHONY: test
 test: ## All tests on the embedded servers
-	go test -race -count=1 ./...
+	go test -race -count=1 -timeout 40m ./...
 
 .PHONY: test-real
 test-real: servers ## All tests on a real Kafka and a real Redis, which are started and stopped
 	@trap '$(MAKE) --no-print-directory servers-stop' EXIT; \
-	TOLLGATE_TEST_KAFKA=127.0.0.1:$(KAFKA_PORT) TOLLGATE_TEST_REDIS=127.0.0.1:$(REDIS_PORT) go test -race -count=1 ./...
+	TOLLGATE_TEST_KAFKA=127.0.0.1:$(KAFKA_PORT) TOLLGATE_TEST_REDIS=127.0.0.1:$(REDIS_PORT) go test -race -count=1 -timeout 40m ./...
 
 .PHONY: chaos
 chaos: ## Break things under load and count what became of every request (needs root)
