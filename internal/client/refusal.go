@@ -74,7 +74,7 @@ func refusalOf(to access, err error) *Refusal {
 	case kafkago.InvalidTopic:
 		return say("%s is no name of a topic (INVALID_TOPIC_EXCEPTION): %s", to.topic, mendTopic)
 	case kafkago.SASLAuthenticationFailed, kafkago.UnsupportedSASLMechanism, kafkago.IllegalSASLState:
-		return say("Kafka does not let this user in (%s): %s", nameOf(code), mendLogin)
+		return say("Kafka does not let this user in (%s): %v; %s", nameOf(code), err, mendLogin)
 	}
 	if slices.Contains(lasting, code) {
 		return say("cannot %v (%s): %s", to, nameOf(code), code.Description())

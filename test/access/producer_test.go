@@ -107,6 +107,7 @@ func TestTheProducerSaysWhatItMayNot(t *testing.T) {
 	for _, a := range everything {
 		s.awaitACL(t, principal, a, true)
 	}
+	s.test.Brokers = strings.Join(s.test.Broker.Addresses, ",") // the worker may do everything
 	worker, _ := s.test.StartReady(t)
 	decides(t, s.test)
 	s.test.Command(t, "acme", `{"type":"customer.put","customer_id":"acme"}`)
