@@ -27,6 +27,14 @@ func MadeUp(b Broker, m *member, session time.Duration) *Generation {
 	return g
 }
 
+// Answered has a generation hear the answer to a heartbeat that was sent some time after it was settled last, and a group
+// that waits for so long.
+func Answered(rebalance, after time.Duration) error {
+	settled := time.Now()
+	g := &Generation{rebalance: rebalance, settled: settled, confirmed: settled, lose: func(error) {}}
+	return g.answered(settled.Add(after), false)
+}
+
 // Trusts says whether a generation that was confirmed at a time, by both clocks, still trusts that now.
 func Trusts(session, rebalance time.Duration, now, confirmed, settled time.Time) bool {
 	g := &Generation{session: session, rebalance: rebalance, confirmed: confirmed, settled: settled}

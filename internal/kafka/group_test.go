@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -67,5 +68,15 @@ func TestMembersThatComeTogetherJoinAtOnce(t *testing.T) {
 	}
 	if err := joining.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestALateAnswerDoesNotEndTheGeneration is a regression test: heartbeats are sent by several at a time, and one that was
+// answered after another that was sent later was taken for a clock that runs back, or for a group that has waited long.
+func TestALateAnswerDoesNotEndTheGeneration(t *testing.T) {
+	for after, isLost := range map[time.Duration]bool{-time.Second: false, 0: false, time.Second: false, time.Minute: true} {
+		if err := kafka.Answered(time.Minute, after); errors.Is(err, kafka.ErrFenced) != isLost {
+			t.Errorf("a heartbeat of %v after another: %v", after, err)
+		}
 	}
 }

@@ -214,15 +214,21 @@ func (g *Generation) beat(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
+	return g.answered(asked, err == nil)
+}
+
+// answered notes that the group has answered a heartbeat, which may be later than one that was sent after it. It fails
+// with ErrFenced if the group has waited for the member for longer than it does.
+func (g *Generation) answered(asked time.Time, settled bool) error {
 	g.mutex.Lock()
 	defer g.mutex.Unlock()
-	if err == nil && asked.After(g.settled) {
+	if settled && asked.After(g.settled) {
 		g.settled = asked
 	}
 	if asked.After(g.confirmed) {
 		g.confirmed = asked
 	}
-	if !within(asked, g.settled, g.rebalance) {
+	if asked.After(g.settled) && !within(asked, g.settled, g.rebalance) {
 		err := fmt.Errorf("%w: the group has waited for %v", ErrFenced, g.rebalance)
 		g.lose(err)
 		return err
