@@ -35,7 +35,7 @@ type serving struct {
 	KafkaSessionTimeout time.Duration `default:"45s" group:"Kafka" help:"After this long without a sign of life a worker loses its partitions."`
 	KafkaInstanceID     string        `name:"kafka-instance-id" placeholder:"NAME" group:"Kafka" help:"Name of this worker that no other of the group has and that it keeps over restarts (a StatefulSet's pod name): its partitions wait for it for a session, and no rebalance stops the others."`
 	ClientRack          string        `placeholder:"RACK" group:"Kafka" help:"Rack or zone of this worker: records are fetched from a replica in it (replica.selector.class of the brokers)."`
-	Compression         string        `default:"lz4" enum:"none,gzip,snappy,lz4,zstd" group:"Kafka" help:"Compression of what is published: ${enum}."`
+	Compression         string        `default:"${compression}" enum:"none,gzip,snappy,lz4,zstd" group:"Kafka" help:"Compression of what is published: ${enum}."`
 	OnTruncation        string        `default:"stop" enum:"stop,end" group:"Kafka" help:"What to do with a partition whose log has lost records that were read: stop it until an operator has seen to it, or go on at the end of what is left."`
 	ExactlyOnce         bool          `group:"Kafka" help:"Publish results and events and commit offsets in Kafka transactions: consumers that read only what is committed see each result and each event once."`
 
