@@ -30,12 +30,6 @@ func IsTopicRefused(err error) bool {
 		errors.Is(err, kafkago.InvalidTopic) || errors.Is(err, kafkago.UnknownTopicID)
 }
 
-// IsUserRefused says that the cluster lets this user do nothing.
-func IsUserRefused(err error) bool {
-	return errors.Is(err, kafkago.SASLAuthenticationFailed) || errors.Is(err, kafkago.ClusterAuthorizationFailed) ||
-		errors.Is(err, kafkago.UnsupportedSASLMechanism)
-}
-
 // isSessionOver says that a broker has no memory of a producer, or of its last batches. It must begin another
 // session.
 func isSessionOver(err error) bool {

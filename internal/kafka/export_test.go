@@ -55,12 +55,6 @@ func (g *Group) Forgotten(ctx context.Context) error {
 	return g.Leave(ctx)
 }
 
-// LeaveAs leaves as a member that the group does not know.
-func (g *Group) LeaveAs(ctx context.Context, id string) error {
-	g.member.id = id
-	return g.Leave(ctx)
-}
-
 // FetchAt fetches at an offset, as one that has read up to there what a leader of an epoch wrote.
 func (b Broker) FetchAt(ctx context.Context, at Target, offset int64, epoch int32) error {
 	_, err := b.fetchOne(ctx, wanted{Target: at, offset: offset, epoch: epoch}, 0, FetchMaxBytes)

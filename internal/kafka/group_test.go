@@ -80,3 +80,25 @@ func TestALateAnswerDoesNotEndTheGeneration(t *testing.T) {
 		}
 	}
 }
+
+// TestAMembershipIsTrustedForHalfASessionAtMost, and no longer than the group waits when it rebalances. A clock that was set
+// back makes nothing last longer.
+func TestAMembershipIsTrustedForHalfASessionAtMost(t *testing.T) {
+	const session, rebalance = 10 * time.Second, 60 * time.Second
+	now := time.Now()
+	for what, c := range map[string]struct {
+		confirmed, settled time.Duration // ago
+		want               bool
+	}{
+		"just confirmed":                      {0, 0, true},
+		"within half a session":               {4 * time.Second, 4 * time.Second, true},
+		"half a session ago":                  {5 * time.Second, 5 * time.Second, false},
+		"the group rebalances":                {time.Second, 59 * time.Second, true},
+		"the group has waited for its time":   {time.Second, 60 * time.Second, false},
+		"confirmed in what is the future now": {-time.Second, 0, false},
+	} {
+		if got := kafka.Trusts(session, rebalance, now, now.Add(-c.confirmed), now.Add(-c.settled)); got != c.want {
+			t.Errorf("%s: %t", what, got)
+		}
+	}
+}

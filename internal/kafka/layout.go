@@ -108,11 +108,7 @@ func (b Broker) Partitions(ctx context.Context, topic string) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]int, len(layouts[topic].Partitions))
-	for i := range ids {
-		ids[i] = i
-	}
-	return ids, nil
+	return ids(len(layouts[topic].Partitions)), nil
 }
 
 // MissingTopics lists those of the topics that do not exist, or that this user may not see.
