@@ -27,7 +27,7 @@ type devCommand struct {
 	DevRedisAddr string `default:"127.0.0.1:6379" group:"Dev" help:"Loopback address of the embedded Redis."`
 	Once         bool   `group:"Dev" help:"Exit after the demo: 0 where every decision was the expected one."`
 	Catalog      string `placeholder:"FILE" group:"Deciding" help:"Another catalogue than the example; then there are no demo customers and no demo."`
-	serving      `embed:"" set:"log_level=warn" set:"compression=none"`
+	serving      `kong:"embed,set='log_level=warn',set='compression=none'"`
 	pageFlags    `embed:"" set:"console=true"`
 
 	rules *balance.Catalog

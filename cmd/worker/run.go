@@ -17,7 +17,7 @@ type runCommand struct {
 	Kafka     settings.Kafka `embed:"" prefix:"kafka-" group:"Kafka"`
 	Redis     settings.Redis `embed:"" prefix:"redis-" group:"Redis"`
 	Catalog   string         `placeholder:"FILE" group:"Deciding" help:"Catalogue of features and plans (YAML); read again on SIGHUP and when it changes."`
-	serving   `embed:"" set:"log_level=info" set:"compression=lz4"`
+	serving   `kong:"embed,set='log_level=info',set='compression=lz4'"`
 	pageFlags `embed:"" set:"console=false"`
 
 	rules *balance.Catalog
