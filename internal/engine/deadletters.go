@@ -50,7 +50,9 @@ func (e *Engine) Refused(record kafka.Message, err error) (instead []kafka.Messa
 		if !e.isOthers(record.Topic) {
 			return nil, false
 		}
-		e.logger.Error("a reply topic takes no results; they go to the default topic", "topic", record.Topic, "error", err)
+		e.replyTopics[record.Topic].Do(func() {
+			e.logger.Error("a reply topic takes no results; they go to the default topic", "topic", record.Topic, "error", err)
+		})
 		return []kafka.Message{e.toDefaultTopic(record)}, true
 	}
 	e.logger.Error("the broker refuses a record", "topic", record.Topic, "bytes", len(record.Value), "error", err)
@@ -73,7 +75,7 @@ func (e *Engine) Refused(record kafka.Message, err error) (instead []kafka.Messa
 
 // isOthers says that a topic is no one of ours, but one that a request may name.
 func (e *Engine) isOthers(topic string) bool {
-	return e.replyOK[topic] && !slices.Contains(e.options.Topics.All(), topic)
+	return e.replyTopics[topic] != nil && !slices.Contains(e.options.Topics.All(), topic)
 }
 
 func (e *Engine) refusedLetter(record kafka.Message, err error) kafka.Message {

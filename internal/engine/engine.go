@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel"
+	"golang.org/x/time/rate"
 
 	"tollgate/internal/balance"
 	"tollgate/internal/store"
@@ -47,12 +48,13 @@ type Options struct {
 
 // Engine decides check requests and commands. It is a stream.Decider.
 type Engine struct {
-	store    *store.Store
-	options  Options
-	replyOK  map[string]bool
-	logger   *slog.Logger
-	observer Observer
-	rules    atomic.Pointer[rules]
+	store   *store.Store
+	options Options
+	// replyTopics are those that a request may name, and how often it is told that one takes no results.
+	replyTopics map[string]*rate.Sometimes
+	logger      *slog.Logger
+	observer    Observer
+	rules       atomic.Pointer[rules]
 }
 
 // rules is a catalogue, as the engine and as the scripts need it.
@@ -61,11 +63,14 @@ type rules struct {
 	items   *store.Items
 }
 
+// toldEvery is how often the log repeats what is wrong with a reply topic.
+const toldEvery = 10 * time.Second
+
 // New makes an engine.
 func New(st *store.Store, catalog *balance.Catalog, options Options, logger *slog.Logger, observer Observer) *Engine {
-	e := &Engine{store: st, options: options, replyOK: map[string]bool{}, logger: logger, observer: observer}
+	e := &Engine{store: st, options: options, replyTopics: map[string]*rate.Sometimes{}, logger: logger, observer: observer}
 	for _, topic := range options.ReplyTopics {
-		e.replyOK[topic] = true
+		e.replyTopics[topic] = &rate.Sometimes{First: 1, Interval: toldEvery}
 	}
 	e.SetCatalog(catalog)
 	return e

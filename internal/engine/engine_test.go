@@ -1,8 +1,10 @@
 package engine_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -112,6 +114,24 @@ func TestAResultThatNoBrokerTakesIsAnErrorAndADeadLetter(t *testing.T) {
 	}
 	if out, _ := f.engine.Refused(kafka.Message{Topic: topics.DeadLetters}, tooLarge); len(out) != 0 {
 		t.Errorf("a dead letter's dead letter: %+v", out)
+	}
+}
+
+// TestAReplyTopicThatIsGoneIsToldOnceForManyResults is a regression test: each result was a line of the log.
+func TestAReplyTopicThatIsGoneIsToldOnceForManyResults(t *testing.T) {
+	const gone = "replies-of-acme"
+	var log bytes.Buffer
+	f := newFixture(t)
+	e := engine.New(nil, f.engine.Catalog(), engine.Options{Topics: topics, ReplyTopics: []string{gone}, Clock: time.Now},
+		slog.New(slog.NewTextHandler(&log, nil)), ops.NewMetrics())
+	for range 1000 {
+		out, ok := e.Refused(kafka.Message{Topic: gone, Key: []byte("acme")}, kafka.UnknownTopicOrPartition)
+		if !ok || len(out) != 1 || out[0].Topic != topics.CheckResults {
+			t.Fatalf("got %+v", out)
+		}
+	}
+	if lines := strings.Count(log.String(), "\n"); lines != 1 {
+		t.Errorf("%d lines were logged for 1000 results", lines)
 	}
 }
 

@@ -18,7 +18,7 @@ func (e *Engine) readHeaders(r *request, defaultTopic string) (err *balance.Erro
 	switch {
 	case r.headers.ReplyTopic == "" || r.headers.ReplyTopic == defaultTopic:
 		return err
-	case e.replyOK[r.headers.ReplyTopic]:
+	case e.replyTopics[r.headers.ReplyTopic] != nil:
 		r.replyTopic = r.headers.ReplyTopic
 		return err
 	}

@@ -14,9 +14,11 @@ import (
 )
 
 // fetching is a fetcher at work.
-func (f *fixture) fetching() *kafka.Fetcher {
+func (f *fixture) fetching() *kafka.Fetcher { return f.fetchingWith(kafka.FetcherOptions{}) }
+
+func (f *fixture) fetchingWith(options kafka.FetcherOptions) *kafka.Fetcher {
 	f.Helper()
-	fetcher := kafka.NewFetcher(f.broker, kafka.FetcherOptions{}, servertest.Logger(f.T))
+	fetcher := kafka.NewFetcher(f.broker, options, servertest.Logger(f.T))
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { fetcher.Run(ctx) })

@@ -57,7 +57,7 @@ func StartKafkaCluster(t testing.TB, brokers int) *KafkaCluster {
 	for id := 1; id <= brokers; id++ {
 		c.Brokers = append(c.Brokers, newKafka(t, free(), KafkaOptions{Heap: brokerHeap, Properties: func(addr string) string {
 			return lines("process.roles=broker", fmt.Sprintf("node.id=%d", id), quorum,
-				"listeners=PLAINTEXT://"+addr, "advertised.listeners=PLAINTEXT://"+addr) + copiesProperties + brokerProperties
+				"listeners=PLAINTEXT://"+addr, "advertised.listeners=PLAINTEXT://"+addr, "broker.rack="+Rack(id)) + copiesProperties + brokerProperties
 		}}))
 	}
 	all := append([]*Kafka{c.controller}, c.Brokers...)
@@ -90,7 +90,12 @@ var brokerProperties = lines(
 	fmt.Sprintf("replica.lag.time.max.ms=%d", lagMillis),
 	// A leader changes when the test says so, and not back by itself.
 	"auto.leader.rebalance.enable=false",
+	// Consumers that say where they are may fetch from a follower there (KIP-392).
+	"replica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector",
 )
+
+// Rack is where the broker of an id stands: each in one of its own.
+func Rack(id int) string { return fmt.Sprintf("rack-%d", id) }
 
 func lines(all ...string) string { return strings.Join(all, "\n") + "\n" }
 
