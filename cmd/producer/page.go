@@ -189,9 +189,8 @@ type commandResult struct {
 	BalanceID    string                      `json:"balance_id"`
 	UsageEventID string                      `json:"usage_event_id"`
 	FeatureID    string                      `json:"feature_id"`
-	PoolID       string                      `json:"pool_feature_id"`
 	Value        json.Number                 `json:"value"`
-	Applied      json.Number                 `json:"applied"`
+	Draws        []wire.DrawRecord           `json:"draws"`
 	Customer     *struct {
 		Name  string `json:"name"`
 		Email string `json:"email"`
@@ -225,7 +224,7 @@ func (p page) command(result *commandResult, took time.Duration) {
 		p.line("  balance %s", result.BalanceID)
 	}
 	if result.Value != "" {
-		p.line("  asked for %s %s, applied %s %s", result.Value, result.FeatureID, result.Applied, result.PoolID)
+		p.line("  asked for %s %s, took %s", result.Value, result.FeatureID, drawsText(result.Draws))
 	}
 	p.pools(result.Balances)
 	for _, entity := range result.Entities {

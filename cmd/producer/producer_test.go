@@ -62,7 +62,7 @@ func TestACustomerIsSetUpAndCheckedFromTheCommandLine(t *testing.T) {
 	s.mustSay(s.run(0, "attach", "--customer", "acme", "--plan", "pro"), "100 of 100 left", "200 of 200 left")
 	s.mustSay(s.run(0, "grant", "--customer", "acme", "--feature", "messages", "--amount", "10", "--balance-id", "gift"), "110 of 110 left", "gift")
 	s.mustSay(s.run(0, "command", "entity.create", "--customer", "acme", "--entity", "ann", "--feature", "seats"), "2 of 3 left", "usage event")
-	s.mustSay(s.run(0, "track", "--customer", "acme", "--feature", "images", "--value", "4"), "asked for 4 images, applied 4 images", "96 of 100 left")
+	s.mustSay(s.run(0, "track", "--customer", "acme", "--feature", "images", "--value", "4"), "asked for 4 images, took 4 images (96 left)", "96 of 100 left")
 	s.mustSay(s.run(0, "check", "--customer", "acme", "--feature", "messages", "--required-balance", "30", "--send-event"), "✔ allowed", "included", "80 of 110 left", "usage event", "answered in")
 	s.mustSay(s.run(0, "check", "--customer", "acme", "--feature", "sso"), "included in pro")
 	s.mustSay(s.run(3, "check", "--customer", "acme", "--feature", "messages", "--required-balance", "81", "--with-preview"), "✘ denied", "insufficient_balance", "Upgrade to Team", "Message pack")

@@ -71,6 +71,18 @@ func printJSON(record kafka.Message) {
 	fmt.Printf("%s\n", line)
 }
 
+// drawsText says what was taken from which pools, and what is left there.
+func drawsText(draws []wire.DrawRecord) string {
+	if len(draws) == 0 {
+		return "nothing"
+	}
+	var texts []string
+	for _, draw := range draws {
+		texts = append(texts, fmt.Sprintf("%s %s (%s left)", draw.Value, draw.FeatureID, draw.Remaining))
+	}
+	return strings.Join(texts, " + ")
+}
+
 // record shows a record in a line.
 func (p page) record(what string, record kafka.Message) {
 	at := p.paint.Faint(record.Time.Format(time.TimeOnly + ".000"))
@@ -91,8 +103,7 @@ func (p page) record(what string, record kafka.Message) {
 	case "usage":
 		var e wire.EventRecord
 		if json.Unmarshal(record.Value, &e) == nil {
-			p.line("%s  %-16s %-14s %10s  = %s %s, %s left  %s", at, e.Subject, e.Type, e.Data.Value, e.Data.PoolValue, e.Data.PoolFeatureID,
-				e.Data.Remaining, p.paint.Faint(e.ID))
+			p.line("%s  %-16s %-14s %10s  = %s  %s", at, e.Subject, e.Type, e.Data.Value, drawsText(e.Data.Draws), p.paint.Faint(e.ID))
 			return
 		}
 	case "command-results":

@@ -48,7 +48,7 @@ func (k *killed) event(t *testing.T, record kafka.Message) {
 	if err := json.Unmarshal(record.Value, &e); err != nil {
 		t.Fatal(err)
 	}
-	value, err := strconv.Atoi(string(e.Data.PoolValue))
+	value, err := strconv.Atoi(string(e.Data.Draws[0].Value))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -202,6 +202,12 @@ func AppendUnits(dst []byte, units int64, precision int) []byte {
 	return dst
 }
 
+// Factor is what one of a feature's units is multiplied with to give units of a credit system: Convert, for who has no
+// numbers but texts. It is <digits>e<exponent>.
+func Factor(featurePrecision int, cost Decimal, creditPrecision int) string {
+	return cost.Digits + "e" + strconv.Itoa(cost.Exponent-featurePrecision+creditPrecision)
+}
+
 // Convert gives units of a feature in units of a credit system at the given
 // cost per whole feature unit (semantics: Amounts). It rounds up: using something
 // never costs nothing, and giving back in many small amounts (negative ones)

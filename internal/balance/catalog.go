@@ -171,6 +171,9 @@ func (p *Plan) MonthlyCost() *big.Rat {
 type Candidate struct {
 	Feature *Feature
 	Cost    Decimal // of one whole unit of the feature checked; 1 for the feature itself
+	// Factor is the cost of one unit of 10^-precision in such units of the credit system, as <digits>e<exponent>; "" for
+	// the feature itself.
+	Factor string
 }
 
 // Catalog is a validated catalogue. It never changes once made.
@@ -207,7 +210,9 @@ func NewCatalog(version string, features []Feature, plans []Plan) *Catalog {
 	}
 	for i := range features {
 		for _, cost := range features[i].CreditSchema {
-			c.candidates[cost.FeatureID] = append(c.candidates[cost.FeatureID], Candidate{&features[i], cost.Cost})
+			c.candidates[cost.FeatureID] = append(c.candidates[cost.FeatureID], Candidate{
+				Feature: &features[i], Cost: cost.Cost, Factor: Factor(c.features[cost.FeatureID].Precision, cost.Cost, features[i].Precision),
+			})
 		}
 	}
 	for i := range plans {

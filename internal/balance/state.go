@@ -107,6 +107,38 @@ type Deduction struct {
 	Kind    Kind
 }
 
+// Draw is a pool that a check draws from, or would draw from, and what it takes there. Amounts are units of the pool's
+// feature.
+type Draw struct {
+	Need       int64 // that was asked of the pool
+	Pool       Pool  // as it is then; without balances: the customer has none
+	Amount     int64 // that was deducted, or would be
+	Deductions []Deduction
+}
+
+// IsEmpty says that nothing was deducted, nor would be.
+func (d *Draw) IsEmpty() bool { return len(d.Deductions) == 0 }
+
+// fromGrants is what of the amount comes from what was granted. The rest is overage, or of an unlimited balance.
+func (d *Draw) fromGrants() int64 {
+	taken := int64(0)
+	for i := range d.Deductions {
+		switch d.Deductions[i].Kind {
+		case KindRollover, KindIncluded, KindPrepaid:
+			taken += d.Deductions[i].Amount
+		}
+	}
+	return taken
+}
+
+// RemainingAfter is what remains in the pool once the draw is taken. isTaken says that it was, and the pool is as it left it.
+func (d *Draw) RemainingAfter(isTaken bool) int64 {
+	if isTaken {
+		return d.Pool.Remaining()
+	}
+	return d.Pool.Remaining() - d.fromGrants()
+}
+
 // Pool is what a check could draw from, in deduction order, after the decision.
 type Pool struct {
 	FeatureID string

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 
 	"github.com/segmentio/kafka-go"
@@ -89,7 +90,7 @@ func needs(catalog *balance.Catalog, feature *balance.Feature, units int64) []st
 	candidates := catalog.Candidates(feature.ID)
 	out := make([]store.Need, len(candidates))
 	for i, candidate := range candidates {
-		out[i] = store.Need{FeatureID: candidate.Feature.ID, Units: units}
+		out[i] = store.Need{FeatureID: candidate.Feature.ID, Units: units, Factor: candidate.Factor}
 		if i > 0 {
 			converted, err := balance.Convert(units, feature.Precision, candidate.Cost, candidate.Feature.Precision)
 			out[i].Units, out[i].Overflows = converted, err != nil
@@ -126,33 +127,36 @@ func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
 	}
 	c.stranger = c.SendEvent && outcome.Code == balance.CustomerNotFound
 	result := c.result(outcome.Code, outcome.EvaluatedMs)
-	if outcome.PoolFeatureID != "" {
-		result.Need, result.NeedFeature = outcome.Need, c.rules.catalog.Known(outcome.PoolFeatureID)
+	hasBalance := false
+	if len(outcome.Draws) > 0 {
+		first := &outcome.Draws[0]
+		result.Need, result.NeedFeature = first.Need, c.rules.catalog.Known(first.Pool.FeatureID)
+		hasBalance = len(first.Pool.Balances) > 0
 	}
-	result.Pool, result.Error = outcome.Pool, outcome.Error
+	result.Draws, result.Error = outcome.Draws, outcome.Error
+	result.IsTaken = (c.SendEvent || outcome.Repeats) && slices.ContainsFunc(outcome.Draws, func(d balance.Draw) bool { return !d.IsEmpty() })
 	if outcome.Flag != nil {
 		result.Flag = outcome.Flag
 		result.Flag.FeatureID = c.FeatureID
 	}
 	if c.WithPreview && !outcome.Code.Allowed() && result.Error == nil {
-		result.Preview = c.rules.catalog.NewPreview(c.feature, outcome.Pool != nil, outcome.Plans)
+		result.Preview = c.rules.catalog.NewPreview(c.feature, hasBalance, outcome.Plans)
 	}
 	c.engine.observer.Checked(result)
-	deducted := len(outcome.Deductions) > 0
 	switch {
-	case deducted && outcome.Repeats:
+	case result.IsTaken && outcome.Repeats:
 		result.EventID = string(outcome.Memo)
-	case deducted:
+	case result.IsTaken:
 		result.EventID = wire.EventID(c.record, 0)
 	}
 	records := append(make([]kafka.Message, 0, 2), result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key))
-	if !deducted || outcome.Repeats {
+	if !result.IsTaken || outcome.Repeats {
 		return records, nil
 	}
 	event := &wire.Event{
 		ID: result.EventID, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: c.EntityID,
 		Feature: c.feature, Value: c.units, Properties: c.Properties,
-		Pool: outcome.Pool, PoolValue: outcome.Amount, Deductions: outcome.Deductions, EvaluatedMs: outcome.EvaluatedMs,
+		Draws: outcome.Draws, EvaluatedMs: outcome.EvaluatedMs,
 	}
 	c.engine.observer.UsageEvent()
 	return append(records, event.Encode(c.rules.catalog, c.engine.options.Topics.UsageEvents, &c.headers)), nil

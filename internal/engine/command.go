@@ -143,7 +143,7 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 	var ids []string
 	for i := range outcome.Events {
 		usage := &outcome.Events[i]
-		if len(usage.Deductions) == 0 {
+		if !usage.IsTaken() {
 			continue
 		}
 		id := wire.NumberedEventID(base, len(events))
@@ -155,7 +155,7 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 		events = append(events, &wire.Event{
 			ID: id, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: entityID,
 			Feature: c.rules.catalog.Known(usage.FeatureID), Value: usage.Units, Properties: c.Properties,
-			Pool: &usage.Pool, PoolValue: usage.Amount, Deductions: usage.Deductions, EvaluatedMs: outcome.EvaluatedMs,
+			Draws: usage.Draws, EvaluatedMs: outcome.EvaluatedMs,
 		})
 	}
 	return events, ids

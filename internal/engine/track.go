@@ -66,9 +66,8 @@ func (c *command) trackedFields(outcome *store.CommandOutcome) map[string]any {
 	for i := range outcome.Events {
 		usage := &outcome.Events[i]
 		fields := map[string]any{
-			"feature_id": usage.FeatureID, "pool_feature_id": usage.Pool.FeatureID,
-			"value":   wire.Amount(usage.Units, c.rules.catalog.Known(usage.FeatureID).Precision),
-			"applied": wire.Amount(usage.Amount, c.rules.catalog.Known(usage.Pool.FeatureID).Precision),
+			"feature_id": usage.FeatureID, "value": wire.Amount(usage.Units, c.rules.catalog.Known(usage.FeatureID).Precision),
+			"draws": wire.DrawFields(c.rules.catalog, usage.Draws),
 		}
 		if usage.Code != "" {
 			fields["code"] = usage.Code

@@ -18,8 +18,10 @@ type answer struct {
 	Entity   string
 	Need     json.Number // "" where it is not known
 	Pool     *wire.PoolRecord
-	Flag     string // the plan that includes it
-	Scenario string // of the preview
+	Draws    []wire.DrawRecord           // of a check
+	Both     map[string]*wire.PoolRecord // of a check that draws from two pools
+	Flag     string                      // the plan that includes it
+	Scenario string                      // of the preview
 	Products []string
 	Pools    map[string]*wire.PoolRecord // of a command that was carried out
 	Plans    []string                    // customer.get: <plan>@<entity>
@@ -38,9 +40,7 @@ type event struct {
 	Entity     string
 	Feature    string
 	Value      json.Number
-	Pool       string
-	PoolValue  json.Number
-	Remaining  json.Number
+	Draws      []wire.DrawRecord
 	Properties string
 	Deductions []wire.DeductionRecord
 }
@@ -154,14 +154,28 @@ func (w *world) showPools(pools ...*pool) map[string]*wire.PoolRecord {
 	return out
 }
 
-// emit adds the usage event of lines to an answer, where there are any.
-func (w *world) emit(a *answer, entity, feature string, value int64, properties string, p *pool, lines []line) {
-	if len(lines) == 0 {
-		return
+// showDraws tells what was taken of each pool, and what is left.
+func (w *world) showDraws(draws []*draw) (out []wire.DrawRecord) {
+	for _, d := range draws {
+		if len(d.lines) == 0 {
+			continue
+		}
+		var applied int64
+		for _, l := range d.lines {
+			applied += l.amount
+		}
+		out = append(out, wire.DrawRecord{
+			FeatureID: d.p.feature, Value: w.number(d.p.feature, applied), Remaining: w.number(d.p.feature, d.p.remaining()),
+		})
 	}
-	e := event{
-		ID: w.record, Entity: entity, Feature: feature, Value: w.number(feature, value), Pool: p.feature,
-		Properties: "{}",
+	return out
+}
+
+// emit adds the usage event of draws to an answer, where anything was taken.
+func (w *world) emit(a *answer, entity, feature string, value int64, properties string, draws []*draw) {
+	e := event{ID: w.record, Entity: entity, Feature: feature, Value: w.number(feature, value), Properties: "{}", Draws: w.showDraws(draws)}
+	if len(e.Draws) == 0 {
+		return
 	}
 	if n := len(a.Events); n > 0 {
 		e.ID = fmt.Sprintf("%s#%d", w.record, n+1)
@@ -169,17 +183,13 @@ func (w *world) emit(a *answer, entity, feature string, value int64, properties 
 	if properties != "" {
 		e.Properties = properties
 	}
-	var applied, remaining int64
-	for _, l := range lines {
-		applied += l.amount
-		e.Deductions = append(e.Deductions, wire.DeductionRecord{
-			BalanceID: l.g.name(), PlanID: textOrNil(l.g.plan), Amount: w.number(p.feature, l.amount), Kind: l.kind,
-		})
+	for _, d := range draws {
+		for _, l := range d.lines {
+			e.Deductions = append(e.Deductions, wire.DeductionRecord{
+				FeatureID: d.p.feature, BalanceID: l.g.name(), PlanID: textOrNil(l.g.plan), Amount: w.number(d.p.feature, l.amount), Kind: l.kind,
+			})
+		}
 	}
-	for _, g := range p.grants {
-		remaining += g.remaining()
-	}
-	e.PoolValue, e.Remaining = w.number(p.feature, applied), w.number(p.feature, remaining)
 	a.Events = append(a.Events, e)
 	a.EventIDs = append(a.EventIDs, e.ID)
 }

@@ -196,12 +196,21 @@ type usable struct {
 	r *rollover
 }
 
-// decide is semantics, Allowed or not.
-func (p *pool) decide(need int64) balance.Code {
-	var remaining, open int64
-	overage, unbounded := false, false
+// remaining is what is left in the pool.
+func (p *pool) remaining() int64 {
+	remaining := int64(0)
 	for _, g := range p.grants {
 		remaining += g.remaining()
+	}
+	return remaining
+}
+
+// decide is semantics, Allowed or not.
+func (p *pool) decide(need int64) balance.Code {
+	var open int64
+	remaining := p.remaining()
+	overage, unbounded := false, false
+	for _, g := range p.grants {
 		if g.overage {
 			overage = true
 			unbounded = unbounded || g.max == balance.Unbounded

@@ -57,6 +57,12 @@ func read(t *rapid.T, records []kafka.Message) answer {
 
 func readCheck(t *rapid.T, r *result, a *answer) {
 	a.Code, a.Feature, a.Entity, a.Pool = r.Code, r.FeatureID, text(r.EntityID), priceless(r.Balance)
+	if len(r.Draws) > 0 {
+		a.Draws = r.Draws
+	}
+	if r.Balances != nil {
+		a.Both = pricelessAll(r.Balances)
+	}
 	if r.RequiredBalance != nil {
 		a.Need = *r.RequiredBalance
 	}
@@ -99,20 +105,31 @@ func readCommand(r *result, a *answer) {
 func readEvent(t *rapid.T, record kafka.Message) event {
 	var e wire.EventRecord
 	decode(t, record, &e)
-	sum := int64(0)
-	for _, d := range e.Data.Deductions {
-		n, err := balance.ParseUnits(string(d.Amount), balance.MaxPrecision-6)
+	// The deductions of a pool add up to what was drawn from it.
+	sums := map[string]int64{}
+	fits := true
+	add := func(feature string, amount json.Number, sign int64) {
+		n, err := balance.ParseUnits(string(amount), balance.MaxPrecision-6)
 		if err != nil && !errors.Is(err, balance.ErrOutOfRange) {
 			t.Fatal(err)
 		}
-		sum += n
+		fits = fits && err == nil
+		sums[feature] += sign * n
 	}
-	if total, err := balance.ParseUnits(string(e.Data.PoolValue), balance.MaxPrecision-6); err == nil && total != sum {
-		t.Fatalf("the deductions do not add up to %s: %s", e.Data.PoolValue, record.Value)
+	for _, d := range e.Data.Deductions {
+		add(d.FeatureID, d.Amount, 1)
+	}
+	for _, d := range e.Data.Draws {
+		add(d.FeatureID, d.Value, -1)
+	}
+	for feature, sum := range sums {
+		if fits && sum != 0 {
+			t.Fatalf("the deductions of %s do not add up: %s", feature, record.Value)
+		}
 	}
 	return event{
-		ID: e.ID, Entity: text(e.Data.EntityID), Feature: e.Data.FeatureID, Value: e.Data.Value, Pool: e.Data.PoolFeatureID,
-		PoolValue: e.Data.PoolValue, Remaining: e.Data.Remaining, Properties: string(e.Data.Properties), Deductions: e.Data.Deductions,
+		ID: e.ID, Entity: text(e.Data.EntityID), Feature: e.Data.FeatureID, Value: e.Data.Value,
+		Draws: e.Data.Draws, Properties: string(e.Data.Properties), Deductions: e.Data.Deductions,
 	}
 }
 

@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -125,57 +126,135 @@ func (w *world) check(c *customer, r *request) answer {
 }
 
 func (w *world) checkPools(c *customer, r *request, a *answer) {
-	p, need, code := w.choose(c, r.Feature, r.Entity, r.Units)
-	a.Code = code
-	if code == balance.AmountOutOfRange {
+	choice := w.choose(c, r.Feature, r.Entity, r.Units)
+	a.Code = choice.code
+	if a.Code == balance.AmountOutOfRange {
 		return
 	}
-	if r.Deduct && code.Allowed() {
-		lines, fits := p.take(need, false)
-		if !fits {
+	if a.Code.Allowed() {
+		taken := choice.draws
+		if !r.Deduct {
+			taken = imagined(taken)
+		}
+		if !take(taken, false) {
 			a.Code = balance.AmountOutOfRange
 			return
 		}
-		w.emit(a, r.Entity, r.Feature, r.Units, r.Properties, p, lines)
+		a.Draws = w.showDraws(taken)
+		if r.Deduct {
+			w.emit(a, r.Entity, r.Feature, r.Units, r.Properties, taken)
+		}
 	}
-	a.Need, a.Pool = w.number(p.feature, need), w.show(p)
+	first := choice.draws[0]
+	a.Need, a.Pool = w.number(first.p.feature, first.need), w.show(first.p)
+	if len(choice.draws) > 1 {
+		a.Both = w.showPools(first.p, choice.draws[1].p)
+	}
 }
 
-// choose is the pool that a check of an amount uses, or reports, and what it needs
-// there. A pool whose units the amount does not fit allows nothing.
-func (w *world) choose(c *customer, feature, entity string, units int64) (*pool, int64, balance.Code) {
-	type candidate struct {
-		p    *pool
-		need int64
-		code balance.Code
-	}
+// draw is a pool that is drawn from. Amounts are units of the pool.
+type draw struct {
+	p     *pool
+	need  int64 // what was asked of it
+	take  int64 // what is to be taken
+	lines []line
+}
+
+// choice is what a check of an amount draws from, or where that is denied what is reported.
+type choice struct {
+	draws []*draw
+	code  balance.Code
+	own   *draw
+	// Of the reported credit system, nil where there is none.
+	system *balance.Feature
+	cost   balance.Decimal
+}
+
+// choose is Which pool: the feature's own before a credit system. A pool whose units the amount does not fit allows
+// nothing.
+func (w *world) choose(c *customer, feature, entity string, units int64) choice {
 	own := c.poolOf(feature, entity)
-	candidates := []candidate{{own, units, own.decide(units)}}
+	first := &draw{p: own, need: units, take: units}
+	code := own.decide(units)
+	if code == balance.Unlimited || code == balance.Included {
+		return choice{draws: []*draw{first}, code: code, own: first}
+	}
+	there := own.remaining()
+	var beyond, reported *choice
 	for i := range w.catalog.Features {
 		system := &w.catalog.Features[i]
 		for _, cost := range system.CreditSchema {
-			if cost.FeatureID != feature {
-				continue
-			}
 			p := c.poolOf(system.ID, entity)
-			need, err := balance.Convert(units, w.catalog.Feature(feature).Precision, cost.Cost, system.Precision)
-			if err != nil {
-				candidates = append(candidates, candidate{p, 0, balance.AmountOutOfRange})
+			if cost.FeatureID != feature || len(p.grants) == 0 {
 				continue
 			}
-			candidates = append(candidates, candidate{p, need, p.decide(need)})
+			rest := units
+			if units > 0 {
+				rest -= there
+			}
+			need, err := balance.Convert(rest, w.catalog.Feature(feature).Precision, cost.Cost, system.Precision)
+			candidate := &choice{draws: []*draw{{p: p, need: need, take: need}}, code: balance.AmountOutOfRange, own: first, system: system, cost: cost.Cost}
+			if err == nil {
+				candidate.code = p.decide(need)
+			}
+			if reported == nil {
+				reported = candidate
+			}
+			if !candidate.code.Allowed() {
+				continue
+			}
+			if there > 0 && units > 0 {
+				candidate.draws = []*draw{{p: own, need: units, take: there}, candidate.draws[0]}
+			}
+			if candidate.code != balance.Overage {
+				return *candidate
+			}
+			if beyond == nil {
+				beyond = candidate
+			}
 		}
 	}
-	reported := candidates[0]
-	for i, candidate := range candidates {
-		if candidate.code.Allowed() {
-			return candidate.p, candidate.need, candidate.code
-		}
-		if i > 0 && len(candidate.p.grants) > 0 && reported.p == own {
-			reported = candidate
-		}
+	switch {
+	case code.Allowed() || reported == nil:
+		return choice{draws: []*draw{first}, code: code, own: first}
+	case beyond != nil:
+		return *beyond
 	}
-	return reported.p, reported.need, reported.code
+	return *reported
+}
+
+// imagined are draws whose taking changes nothing.
+func imagined(draws []*draw) []*draw {
+	var all []*draw
+	for _, d := range draws {
+		copied := *d
+		copied.p = &pool{feature: d.p.feature}
+		for _, g := range d.p.grants {
+			copied.p.grants = append(copied.p.grants, g.clone())
+		}
+		all = append(all, &copied)
+	}
+	return all
+}
+
+// take takes draws; of the last whatever its bounds, where it is forced. Where an amount would not fit it changes
+// nothing and returns false.
+func take(draws []*draw, force bool) bool {
+	before := imagined(draws)
+	for i, d := range draws {
+		lines, fits := d.p.take(d.take, force && i == len(draws)-1)
+		if !fits {
+			for j, earlier := range draws[:i] {
+				for k, g := range earlier.p.grants {
+					*g = *before[j].p.grants[k]
+				}
+				earlier.lines = nil
+			}
+			return false
+		}
+		d.lines = lines
+	}
+	return true
 }
 
 // startTolerance is how far ahead a plan may start: what clocks may differ by.
@@ -293,16 +372,15 @@ func (w *world) createEntity(c *customer, r *request) (answer, bool) {
 	if c.entity(r.Entity) != nil {
 		return failed(balance.Conflict)
 	}
-	p, need, code := w.choose(c, r.Feature, "", r.Units)
-	if !code.Allowed() {
-		return failed(code)
+	choice := w.choose(c, r.Feature, "", r.Units)
+	if !choice.code.Allowed() {
+		return failed(choice.code)
 	}
-	lines, fits := p.take(need, false)
-	if !fits {
+	if !take(choice.draws, false) {
 		return failed(balance.AmountOutOfRange)
 	}
 	var a answer
-	w.emit(&a, "", r.Feature, r.Units, "", p, lines)
+	w.emit(&a, "", r.Feature, r.Units, "", choice.draws)
 	c.entities = append(c.entities, &entity{r.Entity, r.Feature})
 	for _, at := range slices.Clone(c.plans) {
 		plan := w.catalog.Plan(at.plan)
@@ -315,7 +393,11 @@ func (w *world) createEntity(c *customer, r *request) (answer, bool) {
 			}
 		}
 	}
-	a.Pools = w.showPools(c.poolOf(p.feature, ""))
+	var pools []*pool
+	for _, d := range choice.draws {
+		pools = append(pools, c.poolOf(d.p.feature, ""))
+	}
+	a.Pools = w.showPools(pools...)
 	return a, true
 }
 
@@ -332,13 +414,13 @@ func (w *world) deleteEntity(c *customer, r *request) (answer, bool) {
 	c.plans = slices.DeleteFunc(c.plans, func(a *attachment) bool { return a.entity == e.id })
 	var a answer
 	seat := -w.seat(e.feature)
-	p, need, code := w.choose(c, e.feature, "", seat)
-	if !code.Allowed() {
+	choice := w.choose(c, e.feature, "", seat)
+	if !choice.code.Allowed() {
 		return answer{Pools: w.showPools()}, true
 	}
-	lines, _ := p.take(need, false)
-	w.emit(&a, "", e.feature, seat, "", p, lines)
-	a.Pools = w.showPools(p)
+	take(choice.draws, false)
+	w.emit(&a, "", e.feature, seat, "", choice.draws)
+	a.Pools = w.showPools(choice.draws[0].p)
 	return a, true
 }
 
@@ -449,6 +531,28 @@ func (p *pool) grantLess(units int64) balance.Code {
 	return ""
 }
 
+// anyway makes of a choice that was denied what is taken all the same: what the own pool has, its overage included, and
+// the rest from the reported credit system.
+func (w *world) anyway(choice *choice, feature string) balance.Code {
+	if choice.system == nil {
+		return balance.Overage
+	}
+	own, system := choice.own, choice.draws[0]
+	own.take = 0
+	for _, l := range imagined([]*draw{own})[0].p.deduct(own.need, false) {
+		own.take += l.amount
+	}
+	need, err := balance.Convert(own.need-own.take, w.catalog.Feature(feature).Precision, choice.cost, choice.system.Precision)
+	if err != nil {
+		return balance.AmountOutOfRange
+	}
+	system.take = need
+	if own.take > 0 {
+		choice.draws = []*draw{own, system}
+	}
+	return balance.Overage
+}
+
 // track is semantics, Usage without asking.
 func (w *world) track(c *customer, r *request) (answer, bool) {
 	var features []string
@@ -467,23 +571,23 @@ func (w *world) track(c *customer, r *request) (answer, bool) {
 		if r.EventName != "" {
 			units *= w.seat(feature) // a whole number, in the units of each
 		}
-		p, need, code := w.choose(c, feature, r.Entity, units)
-		pools = append(pools, p)
-		if code == balance.NotEntitled || code == balance.AmountOutOfRange || (r.Overage == "reject" && !code.Allowed()) {
-			if refusal == "" {
-				refusal = code
-			}
-			continue
+		choice := w.choose(c, feature, r.Entity, units)
+		code, force := choice.code, false
+		if !code.Allowed() && code != balance.NotEntitled && code != balance.AmountOutOfRange && r.Overage != "reject" {
+			code, force = w.anyway(&choice, feature), r.Overage == "allow"
 		}
-		lines, fits := p.take(need, r.Overage == "allow")
-		if !fits {
-			if refusal == "" {
-				refusal = balance.AmountOutOfRange
-			}
+		for _, d := range choice.draws {
+			pools = append(pools, d.p)
+		}
+		if code.Allowed() && !take(choice.draws, force) {
+			code = balance.AmountOutOfRange
+		}
+		if !code.Allowed() {
+			refusal = cmp.Or(refusal, code)
 			continue
 		}
 		tracked = true
-		w.emit(&a, r.Entity, feature, units, r.Properties, p, lines)
+		w.emit(&a, r.Entity, feature, units, r.Properties, choice.draws)
 	}
 	if !tracked {
 		return failed(refusal)

@@ -13,6 +13,8 @@ type Need struct {
 	FeatureID string
 	Units     int64
 	Overflows bool // the amount does not fit in this pool's units
+	// Factor converts a part of the amount; "" for the feature's own pool (balance.Candidate).
+	Factor string
 }
 
 // Check is what check.lua decides.
@@ -48,32 +50,36 @@ func (s *Store) Check(check *Check, items *Items) Call {
 	return call
 }
 
-// appendNeeds packs needs, two values each; that of a need that does not fit is false (scripts/lib/choose.lua).
+// needValues is how many values appendNeeds makes of needs.
+func needValues(needs []Need) int { return max(0, 3*len(needs)-1) }
+
+// appendNeeds packs needs: a feature and the need, false if that does not fit; and but for the first, which is the
+// feature's own, the factor (scripts/lib/choose.lua).
 func appendNeeds(dst []byte, needs []Need) []byte {
-	for _, need := range needs {
+	for i, need := range needs {
 		dst = msgp.AppendString(dst, need.FeatureID)
 		if need.Overflows {
 			dst = msgp.AppendBool(dst, false)
 		} else {
 			dst = msgp.AppendInt64(dst, need.Units)
 		}
+		if i > 0 {
+			dst = msgp.AppendString(dst, need.Factor)
+		}
 	}
 	return dst
 }
 
-// CheckOutcome is what check.lua decided. Amounts are units of the pool's feature.
+// CheckOutcome is what check.lua decided.
 type CheckOutcome struct {
 	Code        balance.Code
 	Error       *balance.Error // nil unless Code is an error
 	EvaluatedMs int64
-	Need        int64
-	// PoolFeatureID is the pool that was used, "" where there is none.
-	PoolFeatureID string
-	Pool          *balance.Pool // nil where the customer has no balance of it
-	Deductions    []balance.Deduction
-	Amount        int64 // that was deducted
-	Flag          *balance.Flag
-	Plans         []string // ids of the plans attached, for a preview
+	// Draws are the pools that an allowed check draws from, without Deduct would draw from: the feature's own before a
+	// credit system. Of a denied one it is the pool that is reported. A pool without balances is one that the customer lacks.
+	Draws []balance.Draw
+	Flag  *balance.Flag
+	Plans []string // ids of the plans attached, for a preview
 	// Repeats says that this is the outcome of an earlier request with the same
 	// idempotency key; Memo is what that request left.
 	Repeats bool
@@ -88,6 +94,21 @@ func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	}
 	out := &CheckOutcome{Repeats: repeats, Memo: memo}
 	r := binaryReader{rest: outcome}
+	if len(outcome) > 0 && int64(outcome[0]) == markPair {
+		r.unsigned(1)
+		first := binaryReader{rest: r.text(4)}
+		first.outcome(out)
+		r.fail(first.err)
+	}
+	r.outcome(out)
+	if r.err != nil {
+		return nil, r.err
+	}
+	return out, nil
+}
+
+// outcome reads what one pool led to.
+func (r *binaryReader) outcome(out *CheckOutcome) {
 	switch mark := r.unsigned(1); mark {
 	case markDecided:
 		r.checkOutcome(out)
@@ -96,10 +117,6 @@ func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	default:
 		r.fail(fmt.Errorf("mark %d", mark))
 	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return out, nil
 }
 
 // checkOutcome reads formats.check, behind its mark.
@@ -109,10 +126,11 @@ func (r *binaryReader) checkOutcome(out *CheckOutcome) {
 		out.Error = balance.ParseError(string(code))
 		out.Code = out.Error.Code
 	}
-	out.EvaluatedMs, out.Need = r.unsigned(7), r.signed(8)
+	out.EvaluatedMs = r.unsigned(7)
+	draw := balance.Draw{Need: r.signed(8)}
 	s := snapshot{}
 	s.pool.FeatureID = string(r.text(2))
-	out.PoolFeatureID, out.Amount = s.pool.FeatureID, r.signed(8)
+	draw.Amount = r.signed(8)
 	s.whole = int(r.signed(4))
 	rest := decoder{rest: r.text(4)}
 	parts, lines := int(r.unsigned(4)), int(r.unsigned(4))
@@ -139,21 +157,21 @@ func (r *binaryReader) checkOutcome(out *CheckOutcome) {
 		if r.fail(err); r.err != nil {
 			return
 		}
-		out.Deductions = append(out.Deductions, line)
+		draw.Deductions = append(draw.Deductions, line)
 	}
-	if len(s.pool.Balances) > 0 {
-		out.Pool = &s.pool
+	if draw.Pool = s.pool; draw.Pool.FeatureID != "" {
+		out.Draws = append(out.Draws, draw)
 	}
 }
 
 // quickOutcome reads formats.quick, behind its mark.
 func (r *binaryReader) quickOutcome(out *CheckOutcome) {
 	out.Code = balance.Included
-	out.EvaluatedMs, out.Need = r.unsigned(7), r.unsigned(7)
+	out.EvaluatedMs = r.unsigned(7)
+	draw := balance.Draw{Need: r.unsigned(7)}
 	kind, place, parts := r.unsigned(1), r.unsigned(1), r.unsigned(1)
 	s := snapshot{shown: int(parts)}
 	s.pool.FeatureID = string(r.text(2))
-	out.PoolFeatureID, out.Pool = s.pool.FeatureID, &s.pool
 	for range parts {
 		entity := string(r.text(2))
 		r.fail(s.add(entity, r.text(4)))
@@ -161,9 +179,11 @@ func (r *binaryReader) quickOutcome(out *CheckOutcome) {
 	if r.more() || len(s.pool.Balances) == 0 {
 		r.fail(fmt.Errorf("%d parts", parts))
 	}
-	if kind > 0 && r.err == nil {
-		line, err := s.line(0, place, out.Need, kind)
+	if r.err == nil {
+		line, err := s.line(0, place, draw.Need, kind)
 		r.fail(err)
-		out.Amount, out.Deductions = out.Need, []balance.Deduction{line}
+		draw.Amount, draw.Deductions = draw.Need, []balance.Deduction{line}
 	}
+	draw.Pool = s.pool
+	out.Draws = append(out.Draws, draw)
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
@@ -74,7 +75,7 @@ func (s *Store) EntityCreate(step Step, items *Items, featureID, name string, ne
 
 // packNeeds packs needs as a list.
 func packNeeds(needs []Need) []byte {
-	return appendNeeds(msgp.AppendArrayHeader(nil, uint32(2*len(needs))), needs)
+	return appendNeeds(msgp.AppendArrayHeader(nil, uint32(needValues(needs))), needs)
 }
 
 // SeatNeeds are the candidates for giving back one seat of a feature.
@@ -144,12 +145,15 @@ func (s *Store) Refuse(step Step, items *Items) Call { return s.command("", step
 
 // Event is usage that a command made, or would have made.
 type Event struct {
-	FeatureID  string       // the one asked for
-	Units      int64        // of it that were asked for
-	Code       balance.Code // "" where it was deducted, else why not
-	Amount     int64        // units of the pool that were deducted
-	Pool       balance.Pool
-	Deductions []balance.Deduction
+	FeatureID string         // the one asked for
+	Units     int64          // of it that were asked for
+	Code      balance.Code   // "" where it was deducted, else why not
+	Draws     []balance.Draw // without their Need
+}
+
+// IsTaken says whether anything was deducted.
+func (e *Event) IsTaken() bool {
+	return slices.ContainsFunc(e.Draws, func(d balance.Draw) bool { return !d.IsEmpty() })
 }
 
 // AttachedPlan is a plan of a customer or of an entity.
@@ -212,10 +216,14 @@ func ReadCommandOutcome(reply Reply) (*CommandOutcome, error) {
 		out.Pools = append(out.Pools, d.snapshot().pool)
 	}
 	for range d.array(0) {
-		d.array(6)
-		event := Event{FeatureID: d.string(), Units: d.int(), Code: balance.Code(d.string()), Amount: d.int()}
-		snapshot := d.snapshot()
-		event.Pool, event.Deductions = snapshot.pool, d.lines(&snapshot)
+		d.array(4)
+		event := Event{FeatureID: d.string(), Units: d.int(), Code: balance.Code(d.string())}
+		for range d.array(3) / 3 {
+			draw := balance.Draw{Amount: d.int()}
+			snapshot := d.snapshot()
+			draw.Pool, draw.Deductions = snapshot.pool, d.lines(&snapshot)
+			event.Draws = append(event.Draws, draw)
+		}
 		out.Events = append(out.Events, event)
 	}
 	switch d.array(0) {

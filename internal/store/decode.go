@@ -10,7 +10,10 @@ import (
 	"tollgate/internal/balance"
 )
 
-var markDecided, markRepeated, markQuick = number("MARK", "decided"), number("MARK", "repeated"), number("MARK", "quick")
+var (
+	markDecided, markRepeated = number("MARK", "decided"), number("MARK", "repeated")
+	markQuick, markPair       = number("MARK", "quick"), number("MARK", "pair")
+)
 
 // open is the outcome of a reply, that of the first request where an idempotency key is repeated, with
 // the first request's memo.

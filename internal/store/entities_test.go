@@ -199,10 +199,10 @@ func TestUsageBeyondEverythingGoesToTheLastEntity(t *testing.T) {
 	f, _ := newCrowd(t, entities)
 	for n, units := range []int64{own + 10*entities, 7} {
 		outcome := f.command(f.store.Track(f.step(), f.items, "allow", [][]Need{{{FeatureID: "m", Units: units}}}))
-		lines := outcome.Events[0].Deductions
+		lines := outcome.Events[0].Draws[0].Deductions
 		last := lines[len(lines)-1]
-		if outcome.Events[0].Amount != units || last.Balance.Entity != fmt.Sprint("e", entities-1) || n == 1 && (len(lines) != 1 || last.Kind != balance.KindOverage) {
-			t.Errorf("of %d: %d in %d lines, the last %+v of %+v", units, outcome.Events[0].Amount, len(lines), last, last.Balance)
+		if outcome.Events[0].Draws[0].Amount != units || last.Balance.Entity != fmt.Sprint("e", entities-1) || n == 1 && (len(lines) != 1 || last.Kind != balance.KindOverage) {
+			t.Errorf("of %d: %d in %d lines, the last %+v of %+v", units, outcome.Events[0].Draws[0].Amount, len(lines), last, last.Balance)
 		}
 	}
 }

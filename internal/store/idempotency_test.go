@@ -130,7 +130,7 @@ func TestDeletingACustomerEndsItsKeys(t *testing.T) {
 // TestAKeyEndsWithItsWindow, whenever Redis drops what it holds of it.
 func TestAKeyEndsWithItsWindow(t *testing.T) {
 	f := newFixture(t)
-	ask := func() *CheckOutcome { return f.outcome(f.deliver(f.deduct(withKey(f.step(), "k"), "m", 1))[0]) }
+	ask := func() *decided { return f.outcome(f.deliver(f.deduct(withKey(f.step(), "k"), "m", 1))[0]) }
 	ask()
 	f.now = f.now.Add(time.Hour - time.Millisecond)
 	if !ask().Repeats {

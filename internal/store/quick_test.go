@@ -42,7 +42,7 @@ var mixed = balance.NewCatalog("v", []balance.Feature{metered, ofX, ofSeats, ofF
 func needsOf(feature string, units int64) []Need {
 	needs := []Need{{FeatureID: feature, Units: units}}
 	if feature == "x" {
-		needs = append(needs, Need{FeatureID: "credits", Units: 200 * units})
+		needs = append(needs, Need{FeatureID: "credits", Units: 200 * units, Factor: "200e0"})
 	}
 	return needs
 }
@@ -236,7 +236,8 @@ func TestWhichChecksAreDecidedQuickly(t *testing.T) {
 		{"of what was included and bought", []func(*fixture){attach("bought", 5)}, "", needsOf("m", 3), false, false, balance.Included},
 		{"unlimited", []func(*fixture){gift, attach("free", 0)}, "", needsOf("m", 3), false, false, balance.Unlimited},
 		{"overage is allowed", []func(*fixture){attach("paid", 0)}, "", needsOf("x", 3), false, true, balance.Included},
-		{"beyond what was granted", []func(*fixture){attach("paid", 0), take("x", 16)}, "", needsOf("x", 1), false, false, balance.Overage},
+		{"beyond what was granted", []func(*fixture){attach("paid", 0), take("x", 16)}, "", []Need{{FeatureID: "x", Units: 1}}, false, false, balance.Overage},
+		{"the rest in credits", []func(*fixture){attach("paid", 0), take("x", 15)}, "", needsOf("x", 2), false, false, balance.Included},
 		{"what is due", []func(*fixture){reset}, "", needsOf("x", 3), false, false, balance.Included},
 		{"expired", []func(*fixture){give("", Grant{FeatureID: "m", Units: 5, ExpiresMs: 1_000_001}), gift, reset}, "", needsOf("m", 3), false, false, balance.Included},
 		{"with a rollover", []func(*fixture){attach("rolls", 0), reset, take("credits", 0)}, "", needsOf("credits", 3), false, false, balance.Included},

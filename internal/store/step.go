@@ -108,7 +108,7 @@ const exactInLua = 1<<53 - 1
 // appendStep packs STEP, the needs, and ENTITY and RARE if the step has any; the keys are places in KEYS. It returns how
 // many values these are, too.
 func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, int) {
-	asked, values := c.asked, stepValues+2*len(c.needs)
+	asked, values := c.asked, stepValues+needValues(c.needs)
 	if c.step.Remember {
 		asked += askedKeep
 	}
@@ -125,7 +125,7 @@ func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, in
 	dst = msgp.AppendInt64(dst, c.step.Origin.Offset)
 	dst = msgp.AppendInt64(dst, c.step.Origin.TimestampMs&exactInLua) // it only tells records apart
 	dst = msgp.AppendInt64(dst, asked)
-	dst = msgp.AppendInt(dst, 2*len(c.needs))
+	dst = msgp.AppendInt(dst, needValues(c.needs))
 	dst = appendNeeds(dst, c.needs)
 	if c.step.Entity != "" {
 		dst = msgp.AppendInt(dst, entityKey)

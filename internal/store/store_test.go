@@ -84,13 +84,23 @@ func (f *fixture) run(calls ...Call) []Reply {
 	return replies
 }
 
-func (f *fixture) outcome(reply Reply) *CheckOutcome {
+func (f *fixture) outcome(reply Reply) *decided {
 	f.Helper()
 	outcome, err := ReadCheckOutcome(reply)
 	if err != nil || reply.Err != nil {
 		f.Fatal(err, reply.Err)
 	}
-	return outcome
+	d := &decided{CheckOutcome: outcome}
+	if len(outcome.Draws) > 0 {
+		d.Draw = outcome.Draws[0]
+	}
+	return d
+}
+
+// decided is a check, and what it drew from its first pool.
+type decided struct {
+	*CheckOutcome
+	balance.Draw
 }
 
 // left is what the customer has left.

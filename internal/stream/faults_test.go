@@ -222,6 +222,7 @@ func TestTwoInstancesOfOneNameAreToldApart(t *testing.T) {
 	servertest.Until(t, "the second has taken over", second.consumer.Joined)
 	s.awaitAll(200)
 	s.mustHave(200)
+	servertest.Until(t, "the first has learned of it", first.ended.Load)
 	err := stopFirst()
 	if err == nil || !strings.Contains(err.Error(), `another worker has started as "a"`) {
 		t.Errorf("the first ends with %v", err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ const (
 type echo struct {
 	out      string
 	consumer *stream.Consumer
+	ended    atomic.Bool // Run has returned
 
 	mutex   sync.Mutex
 	seen    []kafka.Message
@@ -225,7 +227,11 @@ func (s *setting) start() (e *echo, end func() error) {
 	e.consumer = stream.NewConsumer(s.broker, options, e, s.publisher, servertest.Logger(s.T), e)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- e.consumer.Run(ctx) }()
+	go func() {
+		err := e.consumer.Run(ctx)
+		e.ended.Store(true)
+		done <- err
+	}()
 	return e, func() error {
 		cancel()
 		return <-done

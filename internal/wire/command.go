@@ -135,6 +135,11 @@ type CommandResult struct {
 // Amount is an amount in a CommandResult's extra fields.
 func Amount(units int64, precision int) json.Number { return number(units, precision) }
 
+// DrawFields are what was taken of pools.
+func DrawFields(catalog *balance.Catalog, draws []balance.Draw) []DrawRecord {
+	return newDraws(catalog, draws, true)
+}
+
 // FlagFields are the flags of a customer by feature, as results show them.
 func FlagFields(flags []balance.Flag) map[string]any {
 	out := map[string]any{}

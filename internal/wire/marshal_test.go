@@ -30,7 +30,7 @@ func FuzzMarshal(f *testing.F) {
 				}}, Rollovers: []RolloverRecord{}},
 				Error: &ErrorRecord{Code: "x", Message: text},
 			},
-			EventRecord{ID: text, Data: UsageRecord{Value: number, PoolValue: number, Remaining: number, Properties: json.RawMessage(raw)}},
+			EventRecord{ID: text, Data: UsageRecord{Value: number, Draws: []DrawRecord{{FeatureID: text, Value: number, Remaining: number}}, Properties: json.RawMessage(raw)}},
 			map[string]any{text: text, "b": n, "a": flag, "z": json.RawMessage(raw), "n": nil},
 		} {
 			var want bytes.Buffer

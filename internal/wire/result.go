@@ -18,9 +18,11 @@ type Result struct {
 	CustomerID  string
 	FeatureID   string // the one asked for
 	EntityID    string
-	Need        int64            // units of the pool
-	NeedFeature *balance.Feature // whose units; nil where the amount is not known
-	Pool        *balance.Pool    // nil where there is none
+	Need        int64            // units of NeedFeature
+	NeedFeature *balance.Feature // nil where the amount is not known
+	// Draws are the pools drawn from, or that would be; of a denied check the one that is reported.
+	Draws       []balance.Draw
+	IsTaken     bool // the draws were taken
 	Flag        *balance.Flag
 	Preview     *balance.Preview
 	EventID     string // "" where nothing was deducted
@@ -32,19 +34,43 @@ type Result struct {
 func (r *Result) Allowed() bool { return r.Error == nil && r.Code.Allowed() }
 
 type ResultRecord struct {
-	RequestID       string         `json:"request_id"`
-	Allowed         bool           `json:"allowed"`
-	Code            balance.Code   `json:"code"`
-	CustomerID      string         `json:"customer_id"`
-	FeatureID       string         `json:"feature_id"`
-	EntityID        *string        `json:"entity_id"`
-	RequiredBalance *json.Number   `json:"required_balance"`
-	Balance         *PoolRecord    `json:"balance"`
-	Flag            *FlagRecord    `json:"flag"`
-	Preview         *PreviewRecord `json:"preview,omitempty"`
-	UsageEventID    string         `json:"usage_event_id,omitempty"`
-	EvaluatedAt     int64          `json:"evaluated_at"`
-	Error           *ErrorRecord   `json:"error,omitempty"`
+	RequestID       string       `json:"request_id"`
+	Allowed         bool         `json:"allowed"`
+	Code            balance.Code `json:"code"`
+	CustomerID      string       `json:"customer_id"`
+	FeatureID       string       `json:"feature_id"`
+	EntityID        *string      `json:"entity_id"`
+	RequiredBalance *json.Number `json:"required_balance"`
+	Balance         *PoolRecord  `json:"balance"`
+	// Balances has both pools of a check that draws from two.
+	Balances     map[string]*PoolRecord `json:"balances,omitempty"`
+	Draws        []DrawRecord           `json:"draws"`
+	Flag         *FlagRecord            `json:"flag"`
+	Preview      *PreviewRecord         `json:"preview,omitempty"`
+	UsageEventID string                 `json:"usage_event_id,omitempty"`
+	EvaluatedAt  int64                  `json:"evaluated_at"`
+	Error        *ErrorRecord           `json:"error,omitempty"`
+}
+
+// DrawRecord is what was taken from a pool, or would be, in its units.
+type DrawRecord struct {
+	FeatureID string      `json:"feature_id"`
+	Value     json.Number `json:"value"`
+	Remaining json.Number `json:"remaining"`
+}
+
+// newDraws are those of some draws that take something.
+func newDraws(catalog *balance.Catalog, draws []balance.Draw, isTaken bool) []DrawRecord {
+	out := make([]DrawRecord, 0, len(draws))
+	for i := range draws {
+		draw := &draws[i]
+		if draw.IsEmpty() {
+			continue
+		}
+		precision := catalog.Known(draw.Pool.FeatureID).Precision
+		out = append(out, DrawRecord{draw.Pool.FeatureID, number(draw.Amount, precision), number(draw.RemainingAfter(isTaken), precision)})
+	}
+	return out
 }
 
 type FlagRecord struct {
@@ -78,8 +104,14 @@ func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers
 	out := ResultRecord{
 		RequestID: r.RequestID, Allowed: r.Allowed(), Code: r.Code,
 		CustomerID: r.CustomerID, FeatureID: r.FeatureID, EntityID: orNull(r.EntityID),
-		Balance: newPool(catalog, r.Pool), Flag: newFlag(r.Flag), Preview: newPreview(catalog, r.Preview),
+		Draws: newDraws(catalog, r.Draws, r.IsTaken), Flag: newFlag(r.Flag), Preview: newPreview(catalog, r.Preview),
 		UsageEventID: r.EventID, EvaluatedAt: r.EvaluatedMs, Error: newError(r.Error),
+	}
+	if len(r.Draws) > 0 {
+		out.Balance = newPool(catalog, &r.Draws[0].Pool)
+	}
+	if len(r.Draws) > 1 {
+		out.Balances = map[string]*PoolRecord{r.Draws[0].Pool.FeatureID: out.Balance, r.Draws[1].Pool.FeatureID: newPool(catalog, &r.Draws[1].Pool)}
 	}
 	if r.NeedFeature != nil {
 		n := number(r.Need, r.NeedFeature.Precision)
@@ -128,9 +160,7 @@ type Event struct {
 	Feature     *balance.Feature // the one asked for
 	Value       int64            // what was asked, in units of Feature
 	Properties  string           // a JSON object, "" for none
-	Pool        *balance.Pool
-	PoolValue   int64 // what was deducted, in units of the pool
-	Deductions  []balance.Deduction
+	Draws       []balance.Draw   // that were taken
 	EvaluatedMs int64
 }
 
@@ -146,19 +176,18 @@ type EventRecord struct {
 }
 
 type UsageRecord struct {
-	RequestID     string            `json:"request_id"`
-	CustomerID    string            `json:"customer_id"`
-	EntityID      *string           `json:"entity_id"`
-	FeatureID     string            `json:"feature_id"`
-	Value         json.Number       `json:"value"`
-	Properties    json.RawMessage   `json:"properties"`
-	PoolFeatureID string            `json:"pool_feature_id"`
-	PoolValue     json.Number       `json:"pool_value"`
-	Deductions    []DeductionRecord `json:"deductions"`
-	Remaining     json.Number       `json:"remaining"`
+	RequestID  string            `json:"request_id"`
+	CustomerID string            `json:"customer_id"`
+	EntityID   *string           `json:"entity_id"`
+	FeatureID  string            `json:"feature_id"`
+	Value      json.Number       `json:"value"`
+	Properties json.RawMessage   `json:"properties"`
+	Draws      []DrawRecord      `json:"draws"`
+	Deductions []DeductionRecord `json:"deductions"`
 }
 
 type DeductionRecord struct {
+	FeatureID string       `json:"feature_id"` // of the pool
 	BalanceID string       `json:"balance_id"`
 	PlanID    *string      `json:"plan_id"`
 	Amount    json.Number  `json:"amount"`
@@ -197,14 +226,17 @@ func NumberedEventID(first string, place int) string {
 
 // Encode makes the record of a usage event for a topic.
 func (e *Event) Encode(catalog *balance.Catalog, topic string, headers *Headers) kafka.Message {
-	precision := catalog.Known(e.Pool.FeatureID).Precision
 	properties := json.RawMessage("{}")
 	if e.Properties != "" {
 		properties = json.RawMessage(e.Properties)
 	}
-	deductions := make([]DeductionRecord, len(e.Deductions))
-	for i, d := range e.Deductions {
-		deductions[i] = DeductionRecord{d.Balance.ID(e.Pool.FeatureID), orNull(d.Balance.PlanID), number(d.Amount, precision), d.Kind}
+	var deductions []DeductionRecord
+	for i := range e.Draws {
+		pool := e.Draws[i].Pool.FeatureID
+		precision := catalog.Known(pool).Precision
+		for _, d := range e.Draws[i].Deductions {
+			deductions = append(deductions, DeductionRecord{pool, d.Balance.ID(pool), orNull(d.Balance.PlanID), number(d.Amount, precision), d.Kind})
+		}
 	}
 	out := EventRecord{
 		SpecVersion: "1.0", ID: e.ID, Source: eventSource, Type: e.Feature.EventType(), Subject: e.CustomerID,
@@ -213,8 +245,7 @@ func (e *Event) Encode(catalog *balance.Catalog, topic string, headers *Headers)
 		Data: UsageRecord{
 			RequestID: e.RequestID, CustomerID: e.CustomerID, EntityID: orNull(e.EntityID), FeatureID: e.Feature.ID,
 			Value: number(e.Value, e.Feature.Precision), Properties: properties,
-			PoolFeatureID: e.Pool.FeatureID, PoolValue: number(e.PoolValue, precision),
-			Deductions: deductions, Remaining: number(e.Pool.Remaining(), precision),
+			Draws: newDraws(catalog, e.Draws, true), Deductions: deductions,
 		},
 	}
 	return kafka.Message{

@@ -39,7 +39,7 @@ func (s *scene) usage() map[string]int64 {
 		if err := json.Unmarshal(record.Value, &e); err != nil {
 			s.Fatal(err)
 		}
-		value := s.units(e.Data.PoolValue)
+		value := s.units(e.Data.Draws[0].Value)
 		if first, seen := byID[e.ID]; seen && (first != value || s.once) {
 			s.complain("two events %s: %d and %d", e.ID, first, value)
 		}

@@ -6,7 +6,7 @@
 --   KEYS[2] = tollgate:{acme}:e:ann    the entity that is asked for
 --   KEYS[3] = tollgate:{acme}:i:k1     the idempotency key
 --   behind a STEP its candidates, STEP.needs values (lib/choose.lua)
--- Outcome: formats.quick or formats.check; it is kept only with send_event.
+-- Outcome: formats.quick, check or pair_head; it is kept only with send_event.
 -- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
 
 return take_steps(function(c)

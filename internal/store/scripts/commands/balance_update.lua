@@ -154,7 +154,7 @@ commands['balance.update'] = function(c, feature, id, what, amount)
   local code = make_changes(view, change, t)
   if code then return nil, code end
   local fitting
-  if put then fitting = put() else fitting = apply_change(view) end
+  if put then fitting = put() else fitting = end_change({ view }) end
   if not fitting then return nil, 'amount_out_of_range' end
   return { snapshot_of(whole) }, NOTHING, NOTHING, true
 end

@@ -8,11 +8,10 @@ commands['entity.create'] = function(c, feature, name, per_entity, candidates)
   local id = a[entity_at + ENTITY.id]
   if entity_of(c, id, a[entity_at + ENTITY.key]) then return nil, 'conflict' end
   resumable = true -- until something is applied
-  local view = choose(c, nil, candidates, 1, #candidates)
-  if not view.allowed then return nil, view.code, { snapshot_of(view) } end
-  local lines, amount = apply(view, view.need)
-  if not lines then return nil, 'amount_out_of_range' end
-  local event = { feature, candidates[2], '', amount, snapshot_of(view, lines), lines }
+  local choice = choose(c, nil, candidates, 1, #candidates)
+  if not choice.allowed then return nil, choice.code, snapshots_of(choice) end
+  if not apply(choice) then return nil, 'amount_out_of_range' end
+  local event = event_of(candidates, '', choice, {})
 
   local number, live, first = unpack(c.v[C.entities] ~= '' and c.v[C.entities] or { 0, 0, 0 })
   c.v[C.entities], c.changed = { number + 1, live + 1, first }, true
@@ -32,5 +31,6 @@ commands['entity.create'] = function(c, feature, name, per_entity, candidates)
       end
     end
   end
-  return { snapshot_of(view_of(c, view.feature)) }, { event }, NOTHING, true
+  for n, view in ipairs(choice) do choice[n] = view_of(c, view.feature) end -- the entity's balances are in it, too
+  return snapshots_of(choice), { event }, NOTHING, true
 end

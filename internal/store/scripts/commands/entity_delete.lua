@@ -34,12 +34,11 @@ commands['entity.delete'] = function(c, expected, seats)
   for i = 1, #seats, 2 do
     if seats[i] == feature then
       local candidates = seats[i + 1]
-      local view = choose(c, nil, candidates, 1, #candidates)
-      if view.allowed then
-        local lines, amount = apply(view, view.need)
-        if not lines then return nil, 'amount_out_of_range' end
-        local event = { feature, candidates[2], '', amount, snapshot_of(view, lines), lines }
-        return { snapshot_of(view) }, { event }, NOTHING, true
+      local choice, snapshots = choose(c, nil, candidates, 1, #candidates), {}
+      if choice.allowed then
+        if not apply(choice) then return nil, 'amount_out_of_range' end
+        local event = event_of(candidates, '', choice, snapshots)
+        return snapshots, { event }, NOTHING, true
       end
     end
   end

@@ -2,8 +2,8 @@
 -- What commands share: their outcome, and a customer's state to work on.
 --
 -- Outcome: mark, code, now, snapshots, events, extra; code is '' if the command was carried out,
--- <code> or <code>: <message> if not. An event: {feature asked, its units asked, code, amount,
--- snapshot, lines}.
+-- <code> or <code>: <message> if not. An event: {feature asked, its units asked, code, draws}; draws:
+-- amount, snapshot and lines of each pool that it was taken from, in turn.
 
 -- By type, what carries a command out: execute(c, ...) with the values of RARE.args, for a customer
 -- that exists (but for customer.put). It returns the snapshots, events and extra of its outcome, and
@@ -18,6 +18,18 @@ local function snapshots_of(views)
   local list = {}
   for i, view in ipairs(views) do list[i] = snapshot_of(view) end
   return list
+end
+
+-- The event of an outcome: what became of an amount of a feature. refusal is the code if nothing was taken, else ''. The
+-- snapshots of the views go to a list, too.
+local function event_of(candidates, refusal, choice, snapshots)
+  local draws = {}
+  for _, view in ipairs(choice) do
+    local snapshot = snapshot_of(view)
+    snapshots[#snapshots + 1] = snapshot
+    for _, value in ipairs({ view.amount, snapshot, view.lines }) do draws[#draws + 1] = value end
+  end
+  return { candidates[1], candidates[2], refusal, draws }
 end
 
 -- Every view that has a balance in it, as the customer or an entity sees it.

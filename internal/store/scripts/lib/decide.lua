@@ -8,20 +8,20 @@ local function end_without_pool(c, code, rest)
   return finish(c, struct_pack(formats.check, MARK.decided, #code, code, now, 0, 0, '', 0, 0, #text, text, 0, 0), false)
 end
 
--- Ends a step with a view, what was taken of it, and the ids of plans for a preview.
-local function end_with_view(c, view, lines, amount, plans)
-  local code, feature, parts, changed = view.code, view.feature, view.parts, #lines > 0
+-- The outcome of what was drawn from a view; plans: ids for a preview.
+local function outcome_of_view(view, code, plans)
+  local feature, parts, lines, amount = view.feature, view.parts, view.lines, view.amount
   if #parts == 1 and not view.shared_from and not view.shared and #lines <= 4 and not plans and (#parts[1].s - 1) / B.size <= LIMIT.shown then -- nearly always
     local p = parts[1]
     local entity, text = p.owner.entity, p.text
-    if changed then
-      return finish(c, struct_pack(formats.check_with_line, MARK.decided, #code, code, now, view.need, #feature, feature, amount, 0, 0, '', 1, 1,
-        #entity, entity, #text, text, lines[1], lines[2], lines[3], lines[4]), true)
+    if #lines > 0 then
+      return struct_pack(formats.check_with_line, MARK.decided, #code, code, now, view.need, #feature, feature, amount, 0, 0, '', 1, 1,
+        #entity, entity, #text, text, lines[1], lines[2], lines[3], lines[4])
     end
-    return finish(c, struct_pack(formats.check_of_one, MARK.decided, #code, code, now, view.need, #feature, feature, 0, 0, 0, '', 1, 0,
-      #entity, entity, #text, text), false)
+    return struct_pack(formats.check_of_one, MARK.decided, #code, code, now, view.need, #feature, feature, 0, 0, 0, '', 1, 0,
+      #entity, entity, #text, text)
   end
-  local snapshot = snapshot_of(view, lines)
+  local snapshot = snapshot_of(view)
   local totals = snapshot[SNAPSHOT.totals]
   local rest = (#totals > 0 or plans) and text_of({ totals, NOTHING, plans or NOTHING }) or ''
   local pieces = { struct_pack(formats.check, MARK.decided, #code, code, now, view.need, #feature, feature, amount,
@@ -32,7 +32,14 @@ local function end_with_view(c, view, lines, amount, plans)
   for i = 1, #lines, 4 do
     pieces[#pieces + 1] = struct_pack(formats.line, lines[i], lines[i + 1], lines[i + 2], lines[i + 3])
   end
-  return finish(c, table.concat(pieces), changed)
+  return table.concat(pieces)
+end
+
+-- Ends a step with a choice. What its lines tell was taken, or would be.
+local function end_with_choice(c, choice, is_changed, plans)
+  local outcome, other = outcome_of_view(choice[1], choice.code, plans), choice[2]
+  if other then outcome = struct_pack(formats.pair_head, MARK.pair, #outcome) .. outcome .. outcome_of_view(other, choice.code) end
+  return finish(c, outcome, is_changed)
 end
 
 local function attached_plans(c, entity)
@@ -60,16 +67,12 @@ local function decide_flag(c, entity, feature, asked)
 end
 
 local function decide_pool(c, entity, asked)
-  local view = choose(c, entity, a, at + STEP.size + 1, at + STEP.size + a[at + STEP.needs])
-  if not view.need then return end_without_pool(c, view.code) end
-  local lines, amount, plans = NOTHING, 0, nil
-  if view.allowed and asked % 2 == ASKED.deduct then
-    lines, amount = apply(view, view.need)
-    if not lines then return end_without_pool(c, 'amount_out_of_range') end
-  elseif not view.allowed and asked % ASKED.keep >= ASKED.preview then
-    plans = attached_plans(c, entity)
-  end
-  return end_with_view(c, view, lines, amount, plans)
+  local choice = choose(c, entity, a, at + STEP.size + 1, at + STEP.size + a[at + STEP.needs])
+  if not choice[1].need then return end_without_pool(c, choice.code) end
+  if not choice.allowed then return end_with_choice(c, choice, false, asked % ASKED.keep >= ASKED.preview and attached_plans(c, entity) or nil) end
+  local deducts = asked % 2 == ASKED.deduct
+  if not apply(choice, not deducts) then return end_without_pool(c, 'amount_out_of_range') end
+  return end_with_choice(c, choice, deducts and is_taken(choice))
 end
 
 -- The reply to the check at hand, which is new.

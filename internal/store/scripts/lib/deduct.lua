@@ -6,6 +6,7 @@
 --   finds no room goes into overage on the last balance, whatever its bounds. Of a line, part and
 --   balance count from 0. Parts that are changed have touched set.
 -- give_back(view, amount): the way back, no further than to what was granted.
+-- apply(views): either of them, for views that are drawn from together.
 -- Invariant: remaining never grows past granted, no part of a balance turns negative, and the lines
 -- add up to what was taken.
 
@@ -106,33 +107,45 @@ local function fits(s, i)
   return over <= LIMIT.max and (over == 0 and s[i + B.from_rollovers] == 0 or usage_of(s, i) <= LIMIT.max)
 end
 
--- Ends a change of a view; false if an amount would not fit: then nothing is changed.
-local function apply_change(view)
-  local parts, fitting = view.parts, true
-  for n = 1, #parts do
-    if parts[n].touched then
-      local s = parts[n].s
-      for i = POOL.base, #s - 1, B.size do fitting = fitting and fits(s, i) end
+-- Ends a change of views; false if an amount would not fit. Then, or if it was only tried, nothing is changed.
+local function end_change(views, only_tried)
+  local touched, fitting = {}, true
+  for _, view in ipairs(views) do
+    for _, p in ipairs(view.parts) do
+      if p.touched then
+        local s = p.s
+        touched[#touched + 1], p.touched = p, false
+        for i = POOL.base, #s - 1, B.size do fitting = fitting and fits(s, i) end
+      end
     end
   end
-  for n = 1, #parts do
-    local p = parts[n]
-    if p.touched then
-      p.touched = false
-      if fitting then pool_changed(p) else reopen(p) end
-    end
+  for _, p in ipairs(touched) do
+    if fitting and not only_tried then pool_changed(p) else reopen(p) end
   end
   return fitting
 end
 
--- Takes need off a view, or gives back where it is negative. Returns the lines and the amount; nil if an
--- amount would not fit: then nothing is changed.
-local function apply(view, need, force)
-  if need == 0 then return NOTHING, 0 end
-  if load_for(view, need, force) == false then return nil end
-  resumable = false
-  local lines, amount
-  if need < 0 then lines, amount = give_back(view, -need) else lines, amount = deduct(view, need, force) end
-  if not apply_change(view) then return nil end
-  return lines, amount
+-- Takes from each view what is to be taken from it, or gives back where that is negative; sets lines and amount. Returns
+-- whether all of it fits. If it does not, or is only tried, nothing is changed.
+local function apply(views, only_tried)
+  for _, view in ipairs(views) do
+    if view.take ~= 0 and load_for(view, view.take, view.force) == false then return false end
+  end
+  for _, view in ipairs(views) do
+    local take = view.take
+    if take ~= 0 then
+      resumable = false
+      if take < 0 then view.lines, view.amount = give_back(view, -take) else view.lines, view.amount = deduct(view, take, view.force) end
+    end
+  end
+  if end_change(views, only_tried) then return true end
+  for _, view in ipairs(views) do view.lines, view.amount = NOTHING, 0 end
+  return false
+end
+
+local function is_taken(views)
+  for _, view in ipairs(views) do
+    if #view.lines > 0 then return true end
+  end
+  return false
 end

@@ -281,8 +281,8 @@ local DIRECTORY = { size = 32 }
 local RANK = { main = 0, add_on = 1, standalone = 2 }
 
 -- Marks of an outcome: it was decided, or repeats what an idempotency key's first request was answered, or
--- is that of a check that was decided quickly.
-local MARK = { decided = 0, repeated = 1, quick = 2 }
+-- is that of a check that was decided quickly, or of one that drew from two pools.
+local MARK = { decided = 0, repeated = 1, quick = 2, pair = 3 }
 
 -- What a call says of a step that is to be sent again (call.lua).
 local RETRY = { alone = 0, rows = 1, more = 2 }
@@ -304,10 +304,12 @@ local formats = {
   -- how many parts and lines there are; then these
   check = '>BI2c0I7i8I2c0i8i4I4c0I4I4',
   part = '>I2c0I4c0',        -- entity, pool
+  -- MARK.pair, the length of the outcome of the first pool; then this, and that of the second, each as formats.check
+  pair_head = '>BI4',
   -- check with one part, and with one line besides
   check_of_one = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0',
   check_with_line = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0I4I2i8B',
-  -- of a check that one balance covers (quick.lua): mark, now, need, KIND of what was taken, 0 if nothing was, the balance
+  -- of a check that one balance covers (quick.lua): mark, now, need, KIND of what was taken, or would be, the balance
   -- of the first part that it was taken from, how many parts there are, and the feature; then of each part, as in
   -- quick_part, the entity and the length of the pool, which is put behind it
   quick = '>BI7I7BBBI2c0I2c0I4',

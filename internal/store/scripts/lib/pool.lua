@@ -7,7 +7,8 @@
 --   feature, parts: pools of owners (call.lua) in deduction order, shared_from: the part from which on
 --   only shared balances are in it; rollovers, whether there may be any; customer; shared, its SHARED where entities are too
 --   many to be parts, and shown, those of their pools that a snapshot shows (entities.lua); and once a need was decided
---   against it (decide) need, code, allowed
+--   against it (decide) need, code, allowed, available: what is left in it, and open: what its overage has room for, bounds
+--   apart; take and force: what apply takes from it; and then lines and amount: what it took
 -- Balance i of a part has its values at s[i + B.x], i = POOL.base, POOL.base + B.size, ...
 
 local function is_unlimited(s, i) return s[i + B.flags] % 2 == FLAG.unlimited end
@@ -107,7 +108,8 @@ end
 local function view_of(c, feature, entity)
   local view = {
     feature = feature, parts = {}, shared_from = nil, shared = nil, shown = nil, customer = c,
-    need = false, code = false, allowed = false, rollovers = true,
+    need = false, code = false, allowed = false, available = 0, open = 0, rollovers = true,
+    take = 0, force = false, lines = NOTHING, amount = 0,
   }
   local parts = view.parts
   if entity then parts[1] = pool_of(entity, feature) or nil end
@@ -172,7 +174,7 @@ local function decide(view, need)
     unbounded = unbounded or shared[SHARED.unbounded] > 0
     bounded_by = bounded_by + sum_at(shared, SHARED.open)
   end
-  view.need, view.allowed = need, true
+  view.need, view.allowed, view.available, view.open = need, true, available, bounded_by
   if not need then
     view.code, view.allowed = 'amount_out_of_range', false
   elseif empty then

@@ -38,12 +38,14 @@ end
 -- need. nil if many entities share in it, or if there is none.
 local function first_pool(c, entity)
   local first = at + STEP.size + 1
-  for k = first, first + a[at + STEP.needs] - 2, 2 do
+  local k, last = first, first + a[at + STEP.needs] - 1
+  while k < last do
     local feature, need = a[k], a[k + 1]
     local own, held = place_of_pool(c.v, feature), entity and place_of_pool(entity.v, feature)
     if held then return entity, held, own, feature, need end
     if not entity and place_of_sums(c, feature) then return nil end
     if own then return c, own, nil, feature, need end
+    k = k + (k == first and 2 or 3) -- a credit system has its factor, too (choose.lua)
   end
 end
 
@@ -54,7 +56,7 @@ local function put_packed(owner, feature, place, text)
   if p then p.text, p.s = text, false end
 end
 
--- The outcome of a check of a pool, and beside it of the customer's own. kind: 0 if nothing was taken.
+-- The outcome of a check of a pool, and beside it of the customer's own. kind: of what was taken, or would be.
 local function quick_outcome(c, owner, text, other, feature, need, kind, number)
   local holder = owner.entity
   local head = struct_pack(formats.quick, MARK.quick, now, need, kind, number, other and 2 or 1, #feature, feature, #holder, holder, #text)
@@ -85,16 +87,15 @@ local function decide_quickly(c)
   end
   if left < need then return nil end
   local asked = a[at + STEP.asked]
-  if asked % 2 == ASKED.deduct then
+  local deducts = asked % 2 == ASKED.deduct
+  if deducts then
     -- If nothing is left, the next deduction starts with another balance.
     if left == need then return nil end
     local is_shared_one = entity and owner == entity and string.byte(text, first_at + size.flags) % FLAG.overage >= FLAG.shared
     if is_shared_one and not take_of_sums(c, feature, need, size, text, first_at) then return nil end
     text = string.sub(text, 1, at_byte - 1) .. struct_pack(size.amount, left - need) .. string.sub(text, at_byte + size.amount_size)
     put_packed(owner, feature, place, text)
-  else
-    kind = 0
   end
   local outcome = quick_outcome(c, owner, text, other, feature, need, kind, number)
-  return asked < ASKED.keep and outcome or finish(c, outcome, kind > 0)
+  return asked < ASKED.keep and outcome or finish(c, outcome, deducts)
 end
