@@ -148,7 +148,7 @@ func (c *sendCommand) send(ctx context.Context, sender *client.Client, lines io.
 			results.expect(id, time.Now())
 		}
 		headers := []kafka.Header{client.Header(wire.HeaderRequestID, id)}
-		if (check.SendEvent || check.Lock) && !c.NoIdempotencyKey {
+		if (check.SendEvent || check.Lock.Enabled) && !c.NoIdempotencyKey {
 			summary.Key = cmp.Or(c.IdempotencyKey, run)
 			headers = append(headers, client.Header(wire.HeaderIdempotencyKey, fmt.Sprintf("%s/%d", summary.Key, number)))
 		}

@@ -31,6 +31,11 @@ const (
 	PlanNotFound         Code = "plan_not_found"
 	BalanceNotFound      Code = "balance_not_found"
 	Conflict             Code = "conflict"
+	NotConsumable        Code = "not_consumable"
+	TooManyLocks         Code = "too_many_locks"
+	LockNotFound         Code = "lock_not_found"
+	LockSettled          Code = "lock_settled"
+	LockExpired          Code = "lock_expired"
 	// InternalError is for what should not happen: a script that failed, a result
 	// that no broker takes.
 	InternalError Code = "internal_error"
@@ -40,7 +45,8 @@ const (
 var Codes = []Code{
 	Included, Overage, Unlimited, Flagged, NotEntitled, InsufficientFunds, MaxPurchaseReached,
 	InvalidRequest, CustomerNotFound, FeatureNotFound, EntityNotFound, FlagNotConsumable, AmountOutOfRange, ReplyTopicNotAllowed,
-	DeadlineExceeded, IdempotencyConflict, TooManyBalances, PlanNotFound, BalanceNotFound, Conflict, InternalError,
+	DeadlineExceeded, IdempotencyConflict, TooManyBalances, PlanNotFound, BalanceNotFound, Conflict,
+	NotConsumable, TooManyLocks, LockNotFound, LockSettled, LockExpired, InternalError,
 }
 
 // Allowed says whether the code of a decision lets the customer pass.
@@ -92,6 +98,11 @@ var explanations = map[Code]string{
 	TooManyBalances:     "there are 1,000 balances of this feature already; let some expire, or raise one with balance.update",
 	PlanNotFound:        "no such plan, or it is not attached",
 	BalanceNotFound:     "no such balance",
+	NotConsumable:       "only what is consumed can be held; a feature with consumable: false is occupied with entity.create or usage.track",
+	TooManyLocks:        "the customer holds 1,000 locks; finalize some",
+	LockNotFound:        "the customer has no such lock, or it was settled more than 24 hours ago",
+	LockSettled:         "the lock was settled another way before",
+	LockExpired:         "the lock has released itself; it was not finalized before expires_at",
 	InternalError:       "it could not be decided; the record is in the dead-letter topic",
 	Conflict:            "it exists already, or differs from what is there",
 }

@@ -64,6 +64,7 @@ type Balance struct {
 	PrepaidLeft    int64
 	Over           int64
 	FromRollovers  int64
+	Held           int64 // of the usage, by locks that are not settled
 	Rollovers      []RolloverRun
 }
 
@@ -152,6 +153,7 @@ type Pool struct {
 // Totals are what the balances of a pool add up to. Amounts are units.
 type Totals struct {
 	Granted, Remaining, Usage int64
+	Held                      int64
 	Unlimited, OverageAllowed bool
 	MaxPurchase               int64 // Unbounded where one of them has no bound, or none allows overage
 	NextResetAt               int64 // Unix ms, 0: never
@@ -167,6 +169,7 @@ func (p *Pool) Sum() Totals {
 	for i := range p.Balances {
 		b := &p.Balances[i]
 		t.Granted, t.Remaining, t.Usage = t.Granted+b.Granted(), t.Remaining+b.Remaining(), t.Usage+b.Usage()
+		t.Held += b.Held
 		t.Unlimited = t.Unlimited || b.Unlimited
 		if b.OverageAllowed {
 			t.OverageAllowed = true
@@ -185,6 +188,36 @@ func (p *Pool) Sum() Totals {
 
 // Remaining is what is left in the pool.
 func (p *Pool) Remaining() int64 { return p.Sum().Remaining }
+
+// LockState is what became of a lock.
+type LockState string
+
+// The states, in the order of their numbers in the store.
+const (
+	LockHeld       LockState = "held"
+	LockConfirmed  LockState = "confirmed"
+	LockReleased   LockState = "released"
+	LockHasExpired LockState = "expired"
+)
+
+// LockStates lists the states; the place of one is its number in the store.
+var LockStates = []LockState{LockHeld, LockConfirmed, LockReleased, LockHasExpired}
+
+// Lock is a reservation: an amount that was taken, and is not spent yet.
+type Lock struct {
+	ID        string
+	FeatureID string // the one asked for
+	Entity    string // "" for the customer
+	Units     int64  // of the feature, that are held, or were until it was settled
+	ExpiresMs int64
+	State     LockState
+}
+
+// Forfeit is what of a lock could not go back to a pool, because where it came from is no more.
+type Forfeit struct {
+	FeatureID string // of the pool
+	Units     int64  // of the pool
+}
 
 // Flag is a boolean feature that a customer or an entity has.
 type Flag struct {

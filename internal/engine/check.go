@@ -54,7 +54,7 @@ func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
 // resolve finds the feature and the amount, and says what stands against deciding.
 func (c *check) resolve() *balance.Error {
 	c.feature = c.rules.catalog.Known(c.FeatureID)
-	if c.Lock {
+	if c.Lock.Enabled {
 		return &balance.Error{Code: balance.InvalidRequest, Message: "reservations (lock) are not available yet"}
 	}
 	if c.rules.catalog.Feature(c.FeatureID) == nil {

@@ -14,6 +14,7 @@ type PoolRecord struct {
 	Granted        json.Number     `json:"granted"`
 	Remaining      json.Number     `json:"remaining"`
 	Usage          json.Number     `json:"usage"`
+	Held           json.Number     `json:"held"` // of the usage
 	Unlimited      bool            `json:"unlimited"`
 	OverageAllowed bool            `json:"overage_allowed"`
 	MaxPurchase    *json.Number    `json:"max_purchase"`
@@ -32,6 +33,7 @@ type BalanceRecord struct {
 	PrepaidGrant  json.Number      `json:"prepaid_grant"`
 	Remaining     json.Number      `json:"remaining"`
 	Usage         json.Number      `json:"usage"`
+	Held          json.Number      `json:"held"` // of the usage
 	Unlimited     bool             `json:"unlimited"`
 	Reset         *ResetRecord     `json:"reset"`
 	Price         *ItemPriceRecord `json:"price"`
@@ -87,7 +89,7 @@ func newPool(catalog *balance.Catalog, pool *balance.Pool) *PoolRecord {
 	sum := pool.Sum()
 	out := &PoolRecord{
 		FeatureID: pool.FeatureID, Granted: number(sum.Granted, precision), Remaining: number(sum.Remaining, precision),
-		Usage: number(sum.Usage, precision), Unlimited: sum.Unlimited, OverageAllowed: sum.OverageAllowed,
+		Usage: number(sum.Usage, precision), Held: number(sum.Held, precision), Unlimited: sum.Unlimited, OverageAllowed: sum.OverageAllowed,
 		MaxPurchase: boundedNumber(sum.MaxPurchase, precision), NextResetAt: orNull(sum.NextResetAt),
 		Breakdown: make([]BalanceRecord, 0, len(pool.Balances)), BreakdownTruncated: pool.Totals != nil,
 		Rollovers: []RolloverRecord{},
@@ -112,7 +114,7 @@ func newBalance(catalog *balance.Catalog, featureID string, precision int, b *ba
 	out := BalanceRecord{
 		ID: b.ID(featureID), PlanID: orNull(b.PlanID),
 		IncludedGrant: number(b.Included, precision), PrepaidGrant: number(b.Prepaid, precision),
-		Remaining: number(b.Remaining(), precision), Usage: number(b.Usage(), precision),
+		Remaining: number(b.Remaining(), precision), Usage: number(b.Usage(), precision), Held: number(b.Held, precision),
 		Unlimited: b.Unlimited, ExpiresAt: orNull(b.ExpiresAt),
 	}
 	if b.Interval != balance.NoInterval {

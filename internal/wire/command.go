@@ -43,6 +43,10 @@ type Command struct {
 	Value           string
 	Properties      string
 	OverageBehavior string
+
+	LockID        string
+	Action        string
+	OverrideValue string
 }
 
 // DecodeCommand reads a command. It fails as DecodeCheck does.
@@ -68,6 +72,7 @@ func DecodeCommand(value, key []byte) (Command, error) {
 	c.Remaining, c.Usage, c.Add = o.number("remaining"), o.number("usage"), o.number("add")
 	c.Value, c.Properties = o.number("value"), o.raw("properties", maxPropertiesBytes)
 	c.OverageBehavior = o.text("overage_behavior", MaxIDBytes)
+	c.LockID, c.Action, c.OverrideValue = o.id("lock_id"), o.text("action", MaxIDBytes), o.number("override_value")
 	if o.err != nil {
 		return c, o.err
 	}
@@ -138,6 +143,38 @@ func Amount(units int64, precision int) json.Number { return number(units, preci
 // DrawFields are what was taken of pools.
 func DrawFields(catalog *balance.Catalog, draws []balance.Draw) []DrawRecord {
 	return newDraws(catalog, draws, true)
+}
+
+// LockRecord is a lock as results of commands show it.
+type LockRecord struct {
+	LockID    string            `json:"lock_id"`
+	FeatureID string            `json:"feature_id"`
+	EntityID  *string           `json:"entity_id"`
+	Value     json.Number       `json:"value"` // held, or until it was settled, in units of the feature
+	ExpiresAt int64             `json:"expires_at"`
+	State     balance.LockState `json:"state"`
+}
+
+// NewLock shows a lock.
+func NewLock(catalog *balance.Catalog, lock *balance.Lock) LockRecord {
+	return LockRecord{
+		lock.ID, lock.FeatureID, orNull(lock.Entity), number(lock.Units, catalog.Known(lock.FeatureID).Precision), lock.ExpiresMs, lock.State,
+	}
+}
+
+// ForfeitRecord is what of a lock could not go back to a pool, in its units.
+type ForfeitRecord struct {
+	FeatureID string      `json:"feature_id"`
+	Value     json.Number `json:"value"`
+}
+
+// NewForfeits shows what was forfeited.
+func NewForfeits(catalog *balance.Catalog, forfeits []balance.Forfeit) []ForfeitRecord {
+	out := make([]ForfeitRecord, 0, len(forfeits))
+	for _, f := range forfeits {
+		out = append(out, ForfeitRecord{f.FeatureID, number(f.Units, catalog.Known(f.FeatureID).Precision)})
+	}
+	return out
 }
 
 // FlagFields are the flags of a customer by feature, as results show them.

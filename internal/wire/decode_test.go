@@ -15,10 +15,10 @@ import (
 
 func TestACheckIsReadFieldByField(t *testing.T) {
 	got, err := DecodeCheck([]byte(`{"customer_id":"c","feature_id":"f","entity_id":"e","required_balance":-1.50e1,
-		"properties":{"a": 1.10},"send_event":true,"with_preview":true,"lock":{"enabled":true},"more":[]}`), nil)
+		"properties":{"a": 1.10},"send_event":true,"with_preview":true,"lock":{"enabled":true,"lock_id":"l","expires_at":7,"overage_behavior":"cap"},"more":[]}`), nil)
 	want := Check{
 		CustomerID: "c", FeatureID: "f", EntityID: "e", Required: "-1.50e1", Properties: `{"a":1.10}`,
-		SendEvent: true, WithPreview: true, Lock: true,
+		SendEvent: true, WithPreview: true, Lock: LockRequest{true, "l", 7, "cap"},
 	}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)

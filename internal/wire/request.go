@@ -27,7 +27,15 @@ type Check struct {
 	Properties  string // a JSON object, "" where none is given
 	SendEvent   bool
 	WithPreview bool
-	Lock        bool // a reservation is asked for
+	Lock        LockRequest
+}
+
+// LockRequest asks to hold what is required instead of spending it.
+type LockRequest struct {
+	Enabled         bool
+	ID              string // "" to be given that of the usage event that the record would make
+	ExpiresAtMs     int64  // 0 where it is absent
+	OverageBehavior string // "" where it is absent
 }
 
 // Unreadable says why a record cannot be answered to any customer: it is no JSON
@@ -53,7 +61,8 @@ func DecodeCheck(value, key []byte) (Check, error) {
 	check.Properties = o.raw("properties", maxPropertiesBytes)
 	check.SendEvent, check.WithPreview = o.boolean("send_event"), o.boolean("with_preview")
 	if lock := o.child("lock"); lock != nil {
-		check.Lock = lock.boolean("enabled")
+		check.Lock = LockRequest{Enabled: lock.boolean("enabled"), ID: lock.id("lock_id"), OverageBehavior: lock.text("overage_behavior", MaxIDBytes)}
+		check.Lock.ExpiresAtMs, _ = lock.timeMs("expires_at")
 		o.adopt("lock", lock)
 	}
 	if o.err != nil {

@@ -25,7 +25,8 @@ type Result struct {
 	IsTaken     bool // the draws were taken
 	Flag        *balance.Flag
 	Preview     *balance.Preview
-	EventID     string // "" where nothing was deducted
+	EventID     string        // "" where nothing was deducted
+	Lock        *balance.Lock // that was made, nil for none
 	EvaluatedMs int64
 	Error       *balance.Error
 }
@@ -48,8 +49,16 @@ type ResultRecord struct {
 	Flag         *FlagRecord            `json:"flag"`
 	Preview      *PreviewRecord         `json:"preview,omitempty"`
 	UsageEventID string                 `json:"usage_event_id,omitempty"`
+	Lock         *HeldRecord            `json:"lock,omitempty"`
 	EvaluatedAt  int64                  `json:"evaluated_at"`
 	Error        *ErrorRecord           `json:"error,omitempty"`
+}
+
+// HeldRecord is a lock as the check that made it is told of it.
+type HeldRecord struct {
+	LockID    string      `json:"lock_id"`
+	Value     json.Number `json:"value"` // in units of the feature
+	ExpiresAt int64       `json:"expires_at"`
 }
 
 // DrawRecord is what was taken from a pool, or would be, in its units.
@@ -117,6 +126,9 @@ func (r *Result) Encode(catalog *balance.Catalog, topic string, headers *Headers
 		n := number(r.Need, r.NeedFeature.Precision)
 		out.RequiredBalance = &n
 	}
+	if r.Lock != nil {
+		out.Lock = &HeldRecord{r.Lock.ID, number(r.Lock.Units, catalog.Known(r.Lock.FeatureID).Precision), r.Lock.ExpiresMs}
+	}
 	return kafka.Message{
 		Topic: topic, Partition: headers.ReplyPartition, Key: resultKey(r.CustomerID, key), Value: marshal(out), Headers: headers.resultHeaders(),
 	}
@@ -161,6 +173,7 @@ type Event struct {
 	Value       int64            // what was asked, in units of Feature
 	Properties  string           // a JSON object, "" for none
 	Draws       []balance.Draw   // that were taken
+	LockID      string           // of the lock that was confirmed, "" for none
 	EvaluatedMs int64
 }
 
@@ -184,6 +197,7 @@ type UsageRecord struct {
 	Properties json.RawMessage   `json:"properties"`
 	Draws      []DrawRecord      `json:"draws"`
 	Deductions []DeductionRecord `json:"deductions"`
+	LockID     string            `json:"lock_id,omitempty"`
 }
 
 type DeductionRecord struct {
@@ -245,7 +259,7 @@ func (e *Event) Encode(catalog *balance.Catalog, topic string, headers *Headers)
 		Data: UsageRecord{
 			RequestID: e.RequestID, CustomerID: e.CustomerID, EntityID: orNull(e.EntityID), FeatureID: e.Feature.ID,
 			Value: number(e.Value, e.Feature.Precision), Properties: properties,
-			Draws: newDraws(catalog, e.Draws, true), Deductions: deductions,
+			Draws: newDraws(catalog, e.Draws, true), Deductions: deductions, LockID: e.LockID,
 		},
 	}
 	return kafka.Message{
