@@ -200,6 +200,9 @@ const (
 	LockHasExpired LockState = "expired"
 )
 
+// LockStates lists the states.
+var LockStates = []LockState{LockHeld, LockConfirmed, LockReleased, LockHasExpired}
+
 // Lock is a reservation: an amount that was taken, and is not spent yet.
 type Lock struct {
 	ID        string
