@@ -177,7 +177,7 @@ func (p page) when(ms int64) string {
 	case away < 2*time.Minute:
 		return fmt.Sprintf("in %d s (%s)", int(away.Seconds()), text)
 	case away < 2*time.Hour:
-		return fmt.Sprintf("in %d min (%s)", int(away.Minutes()), text)
+		return fmt.Sprintf("in %d min (%s)", int(away.Round(time.Minute).Minutes()), text)
 	case away < 48*time.Hour:
 		return fmt.Sprintf("in %d h (%s)", int(away.Hours()), text)
 	}
