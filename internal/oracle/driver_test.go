@@ -109,9 +109,9 @@ func (d *driver) draw(t *rapid.T, topic string) (from int) {
 func (d *driver) drawRequest(t *rapid.T, topic string) request {
 	var r request
 	if topic == topics.Checks {
-		r = drawCheck(t, d.world.catalog, d.entities, d.now)
+		r = drawCheck(t, d.world, d.entities)
 	} else {
-		r = drawCommand(t, d.world.catalog, d.entities, d.now)
+		r = drawCommand(t, d.world, d.entities)
 	}
 	isAmount := r.Type == "" || r.Type == "usage.track" || r.Type == "balance.update"
 	if d.crowded && isAmount && max(r.Units, -r.Units) < 1<<20 && rapid.Bool().Draw(t, "of many") {
@@ -138,6 +138,13 @@ func (d *driver) drawRequest(t *rapid.T, topic string) request {
 		if seldom(t, "another amount", 2) && earlier.Units > 1 {
 			earlier.Units--
 		}
+	}
+	isAboutLock := earlier.Lock || strings.HasPrefix(earlier.Type, "lock.")
+	if isAboutLock && seldom(t, "another lock", 2) {
+		earlier.LockID = one(t, "lock_id", lockIDs...)
+	}
+	if earlier.Type == "" && seldom(t, "lock or not", 3) {
+		earlier.Lock = !earlier.Lock
 	}
 	return earlier
 }
