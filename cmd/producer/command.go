@@ -29,7 +29,7 @@ type fieldFlags struct {
 	Amount    string `placeholder:"N" group:"Request" help:"What a grant gives."`
 	Unlimited bool   `group:"Request" help:"The grant is unlimited."`
 	Reset     string `placeholder:"INTERVAL[:COUNT]" group:"Request" help:"The grant starts afresh so often: month, week:2, …"`
-	ExpiresAt string `placeholder:"TIME" group:"Request" help:"When the grant ends."`
+	ExpiresAt string `placeholder:"TIME" group:"Request" help:"When the grant ends, or the lock."`
 	BalanceID string `placeholder:"ID" group:"Request" help:"The balance."`
 
 	Remaining string `placeholder:"N" group:"Request" help:"What balance.update sets the remaining to."`
@@ -40,11 +40,15 @@ type fieldFlags struct {
 	Value           string            `short:"n" placeholder:"N" group:"Request" help:"Usage to track (1); negative gives back."`
 	Property        map[string]string `placeholder:"K=V" mapsep:"none" group:"Request" help:"A property of the usage event; may be repeated."`
 	OverageBehavior string            `placeholder:"WHAT" group:"Request" help:"Where not all is allowed: cap (the default), reject or allow."`
+
+	LockID        string `placeholder:"ID" group:"Request" help:"The lock."`
+	Action        string `placeholder:"WHAT" group:"Request" help:"What lock.finalize does: confirm or release."`
+	OverrideValue string `placeholder:"N" group:"Request" help:"What lock.finalize confirms, in place of what is held."`
 }
 
 func (f *fieldFlags) check(problems *settings.Problems) {
 	for flag, text := range map[string]string{
-		"amount": f.Amount, "remaining": f.Remaining, "usage": f.Usage, "add": f.Add, "value": f.Value,
+		"amount": f.Amount, "remaining": f.Remaining, "usage": f.Usage, "add": f.Add, "value": f.Value, "override-value": f.OverrideValue,
 	} {
 		checkNumber(flag, text, problems)
 	}
@@ -87,11 +91,12 @@ func (f *fieldFlags) fields() map[string]any {
 	for name, text := range map[string]string{
 		"entity_id": f.Entity, "feature_id": f.Feature, "plan_id": f.Plan, "name": f.Name, "email": f.Email,
 		"balance_id": f.BalanceID, "event_name": f.EventName, "overage_behavior": f.OverageBehavior,
+		"lock_id": f.LockID, "action": f.Action,
 	} {
 		setText(fields, name, text)
 	}
 	for name, text := range map[string]string{
-		"amount": f.Amount, "remaining": f.Remaining, "usage": f.Usage, "add": f.Add, "value": f.Value,
+		"amount": f.Amount, "remaining": f.Remaining, "usage": f.Usage, "add": f.Add, "value": f.Value, "override_value": f.OverrideValue,
 	} {
 		setNumber(fields, name, text)
 	}
@@ -126,10 +131,14 @@ func (f *fieldFlags) fields() map[string]any {
 	return fields
 }
 
+// unkeyed are the commands that are sent without an idempotency key: they change nothing, or set a time that
+// is given. With a key, asking once more for an hour from now would be another question.
+var unkeyed = []string{"customer.get", "lock.get", "lock.extend"}
+
 // run sends a command, and shows its result.
 func (a *asking) run(ctx context.Context, kind string, fields map[string]any) error {
 	fields["type"] = kind
-	answer, err := a.ask(ctx, a.Topics.Commands, a.Topics.CommandResults, fields, kind != "customer.get")
+	answer, err := a.ask(ctx, a.Topics.Commands, a.Topics.CommandResults, fields, !slices.Contains(unkeyed, kind))
 	if err != nil {
 		return err
 	}
@@ -152,7 +161,7 @@ func (a *asking) run(ctx context.Context, kind string, fields map[string]any) er
 }
 
 type commandCommand struct {
-	Type       string `arg:"" help:"customer.put, customer.get, customer.delete, plan.attach, plan.detach, entity.create, entity.delete, balance.grant, balance.update or usage.track."`
+	Type       string `arg:"" help:"customer.put, customer.get, customer.delete, plan.attach, plan.detach, entity.create, entity.delete, balance.grant, balance.update, usage.track, lock.finalize, lock.extend or lock.get."`
 	fieldFlags `embed:""`
 	asking     `embed:""`
 }
@@ -240,8 +249,15 @@ func (c *trackCommand) flags() *fieldFlags {
 	}
 }
 
-// overageBehaviors are what usage.track takes.
+// overageBehaviors are what usage.track and a lock take.
 var overageBehaviors = []string{"", "cap", "reject", "allow"}
+
+// checkOverageBehavior notes a text that is none of them.
+func checkOverageBehavior(text string, problems *settings.Problems) {
+	if !slices.Contains(overageBehaviors, text) {
+		problems.Add("--overage-behavior: %q is none of cap, reject and allow", text)
+	}
+}
 
 // Check notes what is wrong with the flags.
 func (c *trackCommand) Check(problems *settings.Problems) {
@@ -250,9 +266,7 @@ func (c *trackCommand) Check(problems *settings.Problems) {
 	if (c.Feature == "") == (c.EventName == "") {
 		problems.Add("give either --feature or --event-name")
 	}
-	if !slices.Contains(overageBehaviors, c.OverageBehavior) {
-		problems.Add("--overage-behavior: %q is none of cap, reject and allow", c.OverageBehavior)
-	}
+	checkOverageBehavior(c.OverageBehavior, problems)
 }
 
 func (c *trackCommand) Run(ctx context.Context) error {

@@ -19,7 +19,10 @@ type cli struct {
 	Attach   attachCommand   `cmd:"" help:"Attach a plan (plan.attach)."`
 	Grant    grantCommand    `cmd:"" help:"Grant a balance (balance.grant)."`
 	Track    trackCommand    `cmd:"" help:"Record usage without asking (usage.track)."`
-	Balances balancesCommand `cmd:"" help:"Show a customer's balances, plans and entities (customer.get)."`
+	Lock     lockCommand     `cmd:"" help:"Reserve an amount: a check that holds what it takes. Exit codes as of check."`
+	Finalize finalizeCommand `cmd:"" help:"Spend what a lock holds, or give it back (lock.finalize)."`
+	Extend   extendCommand   `cmd:"" help:"Hold a lock longer (lock.extend)."`
+	Balances balancesCommand `cmd:"" help:"Show a customer's balances, locks, plans and entities (customer.get)."`
 	Load     loadCommand     `cmd:"" help:"Send checks at a steady rate and measure how long their results take."`
 	Tail     tailCommand     `cmd:"" help:"Follow a topic."`
 	Import   importCommand   `cmd:"" help:"Create customers from a CSV or JSON lines file, with their plans, entities and grants."`
@@ -41,6 +44,8 @@ Examples:
   producer check --customer acme --feature messages --send-event
   producer attach --customer acme --plan pro
   producer balances --customer acme
+  producer lock --customer acme --feature messages --required-balance 20 --lock-id job-17 --expires-in 15m
+  producer finalize job-17 --customer acme --value 12
   producer tail usage --customer acme
   producer import customers.csv
   producer load --rate 1000 --duration 10s`

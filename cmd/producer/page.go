@@ -64,6 +64,9 @@ func (p page) check(result *wire.ResultRecord, took time.Duration) {
 			p.line("    %-16s %s", product.Name, price(product.Price))
 		}
 	}
+	if lock := result.Lock; lock != nil {
+		p.line("\n  lock %s holds %s %s, expires %s", p.paint.Strong(lock.LockID), lock.Value, result.FeatureID, p.when(lock.ExpiresAt))
+	}
 	if result.UsageEventID != "" {
 		p.line("\n  %s", p.paint.Faint("usage event "+result.UsageEventID))
 	}
@@ -93,7 +96,7 @@ func (p page) pool(pool *wire.PoolRecord) {
 	} else {
 		facts = append(facts, fmt.Sprintf("%s of %s left", pool.Remaining, pool.Granted))
 	}
-	facts = append(facts, fmt.Sprintf("%s used", pool.Usage))
+	facts = append(facts, fmt.Sprintf("%s used%s", pool.Usage, heldText(pool.Held)))
 	if pool.OverageAllowed {
 		overage := "overage allowed"
 		if pool.MaxPurchase != nil {
@@ -113,7 +116,7 @@ func (p page) pool(pool *wire.PoolRecord) {
 		if b.Unlimited {
 			left = "unlimited"
 		}
-		line := fmt.Sprintf("    %-24s %10s left %10s used", b.ID, left, b.Usage)
+		line := fmt.Sprintf("    %-24s %10s left %10s used%s", b.ID, left, b.Usage, heldText(b.Held))
 		if b.Reset != nil && b.Reset.ResetsAt != nil {
 			line += ", resets " + p.when(*b.Reset.ResetsAt)
 		}
@@ -171,6 +174,8 @@ func (p page) when(ms int64) string {
 	switch {
 	case away < 0:
 		return "at " + text
+	case away < 2*time.Minute:
+		return fmt.Sprintf("in %d s (%s)", int(away.Seconds()), text)
 	case away < 2*time.Hour:
 		return fmt.Sprintf("in %d min (%s)", int(away.Minutes()), text)
 	case away < 48*time.Hour:
@@ -191,6 +196,9 @@ type commandResult struct {
 	FeatureID    string                      `json:"feature_id"`
 	Value        json.Number                 `json:"value"`
 	Draws        []wire.DrawRecord           `json:"draws"`
+	Lock         *wire.LockRecord            `json:"lock"`
+	Forfeited    []wire.ForfeitRecord        `json:"forfeited"`
+	Locks        []wire.LockRecord           `json:"locks"`
 	Customer     *struct {
 		Name  string `json:"name"`
 		Email string `json:"email"`
@@ -223,7 +231,10 @@ func (p page) command(result *commandResult, took time.Duration) {
 	if result.BalanceID != "" {
 		p.line("  balance %s", result.BalanceID)
 	}
-	if result.Value != "" {
+	switch {
+	case result.Lock != nil:
+		p.lock(result)
+	case result.Value != "":
 		p.line("  asked for %s %s, took %s", result.Value, result.FeatureID, drawsText(result.Draws))
 	}
 	p.pools(result.Balances)
@@ -233,6 +244,7 @@ func (p page) command(result *commandResult, took time.Duration) {
 		}
 		p.pools(entity.Balances)
 	}
+	p.locks(result.Locks)
 	if result.UsageEventID != "" {
 		p.line("\n  %s", p.paint.Faint("usage event "+result.UsageEventID))
 	}

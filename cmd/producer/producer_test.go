@@ -178,6 +178,7 @@ func TestMissingFlagsAreNamedAllAtOnce(t *testing.T) {
 	for command, flags := range map[string][]string{
 		"check": {"--customer", "--feature"}, "attach": {"--customer", "--plan"}, "grant": {"--customer", "--feature", "--amount"},
 		"track": {"--customer", "--event-name"}, "balances": {"--customer"},
+		"lock": {"--customer", "--feature"},
 	} {
 		out := proctest.Run(t, nil, "producer", command)
 		for _, flag := range flags {

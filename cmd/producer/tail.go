@@ -97,13 +97,20 @@ func (p page) record(what string, record kafka.Message) {
 			if r.Balance != nil {
 				remaining = fmt.Sprintf("%s %s left", r.Balance.Remaining, r.Balance.FeatureID)
 			}
+			if r.Lock != nil {
+				remaining += fmt.Sprintf(", lock %s holds %s", r.Lock.LockID, r.Lock.Value)
+			}
 			p.line("%s  %s  %-20s %-16s %-14s %s", at, verdict, r.Code, r.CustomerID, r.FeatureID, remaining)
 			return
 		}
 	case "usage":
 		var e wire.EventRecord
 		if json.Unmarshal(record.Value, &e) == nil {
-			p.line("%s  %-16s %-14s %10s  = %s  %s", at, e.Subject, e.Type, e.Data.Value, drawsText(e.Data.Draws), p.paint.Faint(e.ID))
+			from := e.ID
+			if e.Data.LockID != "" {
+				from += ", lock " + e.Data.LockID
+			}
+			p.line("%s  %-16s %-14s %10s  = %s  %s", at, e.Subject, e.Type, e.Data.Value, drawsText(e.Data.Draws), p.paint.Faint(from))
 			return
 		}
 	case "command-results":

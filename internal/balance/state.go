@@ -192,7 +192,7 @@ func (p *Pool) Remaining() int64 { return p.Sum().Remaining }
 // LockState is what became of a lock.
 type LockState string
 
-// The states, in the order of their numbers in the store.
+// The states of a lock.
 const (
 	LockHeld       LockState = "held"
 	LockConfirmed  LockState = "confirmed"
@@ -200,7 +200,7 @@ const (
 	LockHasExpired LockState = "expired"
 )
 
-// LockStates lists the states; the place of one is its number in the store.
+// LockStates lists the states.
 var LockStates = []LockState{LockHeld, LockConfirmed, LockReleased, LockHasExpired}
 
 // Lock is a reservation: an amount that was taken, and is not spent yet.

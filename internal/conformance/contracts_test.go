@@ -100,12 +100,19 @@ func TestContractsRefuse(t *testing.T) {
 		{c.checkRequest, `{"feature_id":"messages"}`},
 		{c.checkRequest, `{"customer_id":"","feature_id":"messages"}`},
 		{c.checkRequest, `{"customer_id":"acme","feature_id":"messages","required_balance":"2"}`},
-		{c.checkRequest, `{"customer_id":"acme","feature_id":"messages","lock":{"enabled":true}}`},
+		{c.checkRequest, `{"customer_id":"acme","feature_id":"messages","lock":true}`},
+		{c.checkRequest, `{"customer_id":"acme","feature_id":"messages","lock":{"enabled":true,"lock_id":""}}`},
+		{c.checkRequest, `{"customer_id":"acme","feature_id":"messages","lock":{"enabled":true,"overage_behavior":"some"}}`},
 		{c.command, `{"type":"customer.rename","customer_id":"acme"}`},
 		{c.command, `{"type":"plan.attach","customer_id":"acme"}`},
 		{c.command, `{"type":"balance.grant","customer_id":"acme","feature_id":"messages","amount":-1}`},
 		{c.command, `{"type":"balance.grant","customer_id":"acme","feature_id":"messages","amount":1,"balance_id":"pro/messages"}`},
 		{c.command, `{"type":"balance.grant","customer_id":"acme","feature_id":"messages","amount":1,"balance_id":"auto-1"}`},
+		{c.command, `{"type":"lock.finalize","customer_id":"acme","lock_id":"l"}`},
+		{c.command, `{"type":"lock.finalize","customer_id":"acme","lock_id":"l","action":"settle"}`},
+		{c.command, `{"type":"lock.finalize","customer_id":"acme","lock_id":"l","action":"confirm","override_value":-1}`},
+		{c.command, `{"type":"lock.extend","customer_id":"acme","lock_id":"l"}`},
+		{c.command, `{"type":"lock.get","customer_id":"acme"}`},
 		{c.checkResult, `{"request_id":"r","allowed":true,"code":"customer_not_found","customer_id":"a","feature_id":"f","evaluated_at":1,"error":{"code":"customer_not_found","message":""}}`},
 		{c.commandResult, `{"request_id":"r","type":"customer.put","customer_id":"a","ok":true,"evaluated_at":1}`},
 		{c.usageEvent, `{"specversion":"1.0"}`},
@@ -143,12 +150,14 @@ func TestTheContractsNameEveryField(t *testing.T) {
 	common := at(read("common"), "$defs")
 	preview := at(read("check-result"), "properties", "preview")
 	plan := at(preview, "properties", "products", "items")
-	event := read("usage-event")
+	event, answer := read("usage-event"), read("command-result")
 	for _, record := range []struct {
 		schema map[string]any
 		value  any
 	}{
-		{read("check-result"), wire.ResultRecord{}},
+		{read("check-result"), wire.ResultRecord{}}, {at(read("check-result"), "properties", "lock"), wire.HeldRecord{}},
+		{at(common, "draws", "items"), wire.DrawRecord{}}, {at(common, "lock"), wire.LockRecord{}},
+		{at(answer, "properties", "forfeited", "items"), wire.ForfeitRecord{}},
 		{at(common, "pool"), wire.PoolRecord{}}, {at(common, "balance"), wire.BalanceRecord{}}, {at(common, "reset"), wire.ResetRecord{}},
 		{at(common, "rollover"), wire.RolloverRecord{}}, {at(common, "itemPrice"), wire.ItemPriceRecord{}},
 		{at(common, "flag"), wire.FlagRecord{}}, {at(common, "error"), wire.ErrorRecord{}},
@@ -191,6 +200,11 @@ func TestTheCodesAreNamed(t *testing.T) {
 		Defs struct {
 			DecisionCode, ErrorCode struct{ Enum []balance.Code }
 			Interval                struct{ Enum []balance.Interval }
+			Lock                    struct {
+				Properties struct {
+					State struct{ Enum []balance.LockState }
+				}
+			}
 		} `json:"$defs"`
 	}
 	if err := json.Unmarshal(text, &common); err != nil {
@@ -210,5 +224,8 @@ func TestTheCodesAreNamed(t *testing.T) {
 	}
 	if !slices.Equal(common.Defs.Interval.Enum, balance.Intervals[1:]) {
 		t.Errorf("intervals are %v", common.Defs.Interval.Enum)
+	}
+	if states := common.Defs.Lock.Properties.State.Enum; !slices.Equal(states, balance.LockStates) {
+		t.Errorf("states of a lock are %v", states)
 	}
 }

@@ -45,7 +45,7 @@ func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
 	}
 	// What refuses a well-formed request (the catalogue, the settings) may have let it pass when the
 	// record, or its idempotency key, came the first time: the store knows.
-	if c.refusal != nil && (malformed || (!c.SendEvent && c.headers.IdempotencyKey == "")) {
+	if c.refusal != nil && (malformed || (!c.changes() && c.headers.IdempotencyKey == "")) {
 		return nil, []kafka.Message{c.refuse(c.refusal, r.readAt.UnixMilli())}
 	}
 	return c, nil
@@ -54,9 +54,6 @@ func (e *Engine) readCheck(r *request) (question, []kafka.Message) {
 // resolve finds the feature and the amount, and says what stands against deciding.
 func (c *check) resolve() *balance.Error {
 	c.feature = c.rules.catalog.Known(c.FeatureID)
-	if c.Lock.Enabled {
-		return &balance.Error{Code: balance.InvalidRequest, Message: "reservations (lock) are not available yet"}
-	}
 	if c.rules.catalog.Feature(c.FeatureID) == nil {
 		return balance.NewError(balance.FeatureNotFound)
 	}
@@ -74,14 +71,44 @@ func (c *check) call() store.Call {
 		amount = strconv.FormatInt(c.units, 10)
 	}
 	call := &store.Check{
-		Step:      c.engine.step(c.request, c.CustomerID, c.EntityID, c.SendEvent, c.refusal, "check", c.FeatureID, amount),
-		FeatureID: c.FeatureID, Flag: c.feature.Type == balance.Boolean, Deduct: c.SendEvent, Preview: c.WithPreview,
+		Step:      c.engine.step(c.request, c.CustomerID, c.EntityID, c.changes(), c.refusal, c.kind(), c.FeatureID, amount, c.Lock.ID),
+		FeatureID: c.FeatureID, Flag: c.feature.Type == balance.Boolean, Deduct: c.changes(), Preview: c.WithPreview,
+	}
+	if c.Lock.Enabled {
+		call.Lock = &store.LockRequest{
+			ID: cmp.Or(c.Lock.ID, wire.EventID(c.record, 0)), ExpiresMs: c.Lock.ExpiresAtMs,
+			OverageBehavior: cmp.Or(c.Lock.OverageBehavior, "reject"), Properties: c.Properties, Problem: c.lockProblem(), Precision: c.feature.Precision,
+		}
 	}
 	call.DeadlineMs = max(0, c.headers.ExpiresAtMs)
 	if !call.Flag {
 		call.Needs = needs(c.rules.catalog, c.feature, c.units)
 	}
 	return c.engine.store.Check(call, c.rules.items)
+}
+
+// changes says whether an allowed check changes what the customer has.
+func (c *check) changes() bool { return c.SendEvent || c.Lock.Enabled }
+
+// kind is what is asked, for an idempotency key.
+func (c *check) kind() string {
+	if c.Lock.Enabled {
+		return "lock"
+	}
+	return "check"
+}
+
+// lockProblem is what stands against the lock that is asked for, whatever the customer has.
+func (c *check) lockProblem() *balance.Error {
+	switch {
+	case c.feature.IsSeatLike():
+		return balance.NewError(balance.NotConsumable)
+	case c.units < 0:
+		return invalid("required_balance of a lock must be zero or more")
+	case c.Lock.OverageBehavior != "" && !slices.Contains(overageBehaviors, c.Lock.OverageBehavior):
+		return invalid("lock.overage_behavior must be one of %v", overageBehaviors)
+	}
+	return nil
 }
 
 // needs are the pools that an amount of a feature may be drawn from, and how much that is in the units of
@@ -125,7 +152,7 @@ func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
 	if err := outcomeFailure(outcome.Error, outcome.EvaluatedMs); err != nil {
 		return nil, err
 	}
-	c.stranger = c.SendEvent && outcome.Code == balance.CustomerNotFound
+	c.stranger = c.changes() && outcome.Code == balance.CustomerNotFound
 	result := c.result(outcome.Code, outcome.EvaluatedMs)
 	hasBalance := false
 	if len(outcome.Draws) > 0 {
@@ -134,7 +161,7 @@ func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
 		hasBalance = len(first.Pool.Balances) > 0
 	}
 	result.Draws, result.Error = outcome.Draws, outcome.Error
-	result.IsTaken = (c.SendEvent || outcome.Repeats) && slices.ContainsFunc(outcome.Draws, func(d balance.Draw) bool { return !d.IsEmpty() })
+	result.IsTaken = (c.changes() || outcome.Repeats) && slices.ContainsFunc(outcome.Draws, func(d balance.Draw) bool { return !d.IsEmpty() })
 	if outcome.Flag != nil {
 		result.Flag = outcome.Flag
 		result.Flag.FeatureID = c.FeatureID
@@ -143,11 +170,16 @@ func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
 		result.Preview = c.rules.catalog.NewPreview(c.feature, hasBalance, outcome.Plans)
 	}
 	c.engine.observer.Checked(result)
+	first := wire.EventID(c.record, 0)
+	if outcome.Repeats {
+		first = string(outcome.Memo)
+	}
 	switch {
-	case result.IsTaken && outcome.Repeats:
-		result.EventID = string(outcome.Memo)
+	case outcome.LockExpiresMs > 0:
+		result.Lock = &balance.Lock{ID: cmp.Or(c.Lock.ID, first), FeatureID: c.FeatureID, Units: c.units, ExpiresMs: outcome.LockExpiresMs}
+		return []kafka.Message{result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key)}, nil
 	case result.IsTaken:
-		result.EventID = wire.EventID(c.record, 0)
+		result.EventID = first
 	}
 	records := append(make([]kafka.Message, 0, 2), result.Encode(c.rules.catalog, c.replyTopic, &c.headers, c.record.Key))
 	if !result.IsTaken || outcome.Repeats {

@@ -37,8 +37,9 @@ var commandTypes = map[string]commandType{
 	"balance.grant":   {(*command).balanceGrant, (*command).grantFields},
 	"balance.update":  {(*command).balanceUpdate, nil},
 	"usage.track":     {(*command).usageTrack, (*command).trackedFields},
-	"lock.finalize":   {(*command).later, nil},
-	"limits.set":      {(*command).later, nil},
+	"lock.finalize":   {(*command).lockFinalize, (*command).lockFields},
+	"lock.extend":     {(*command).lockExtend, (*command).lockFields},
+	"lock.get":        {(*command).lockGet, (*command).lockFields},
 }
 
 func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
@@ -148,15 +149,18 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 		}
 		id := wire.NumberedEventID(base, len(events))
 		ids = append(ids, id)
-		entityID := c.EntityID
-		if c.Type != "usage.track" {
-			entityID = "" // a seat is the customer's
-		}
-		events = append(events, &wire.Event{
-			ID: id, RequestID: c.headers.RequestID, CustomerID: c.CustomerID, EntityID: entityID,
+		event := &wire.Event{
+			ID: id, RequestID: c.headers.RequestID, CustomerID: c.CustomerID,
 			Feature: c.rules.catalog.Known(usage.FeatureID), Value: usage.Units, Properties: c.Properties,
 			Draws: usage.Draws, EvaluatedMs: outcome.EvaluatedMs,
-		})
+		}
+		switch {
+		case outcome.Lock != nil:
+			event.EntityID, event.Properties, event.LockID = outcome.Lock.Entity, outcome.Lock.Properties, outcome.Lock.ID
+		case c.Type == "usage.track":
+			event.EntityID = c.EntityID // a seat is the customer's
+		}
+		events = append(events, event)
 	}
 	return events, ids
 }
@@ -165,7 +169,8 @@ func (c *command) events(outcome *store.CommandOutcome, base string) ([]*wire.Ev
 func (c *command) step(remember bool) store.Step {
 	return c.engine.step(c.request, c.CustomerID, c.EntityID, remember, nil,
 		"command", c.Type, c.Name, c.Email, c.Metadata, c.FeatureID, c.PlanID, c.BalanceID, c.EventName, fmt.Sprint(c.Quantities), // in the order of its keys
-		fmt.Sprint(c.StartsAtMs, c.ExpiresAtMs, c.Unlimited, c.Reset), c.Amount, c.Remaining, c.Usage, c.Add, c.Value, c.OverageBehavior)
+		fmt.Sprint(c.StartsAtMs, c.ExpiresAtMs, c.Unlimited, c.Reset), c.Amount, c.Remaining, c.Usage, c.Add, c.Value, c.OverageBehavior,
+		c.LockID, c.Action, c.OverrideValue)
 }
 
 // metered finds a feature that has balances.
@@ -190,8 +195,4 @@ func units(field, text string, feature *balance.Feature) (int64, *balance.Error)
 		return 0, wire.AmountError(field, text, feature, err)
 	}
 	return n, nil
-}
-
-func (c *command) later() (store.Call, *balance.Error) {
-	return store.Call{}, invalid("%s is not available yet", c.Type)
 }

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +51,14 @@ func (c *command) profileFields(outcome *store.CommandOutcome) map[string]any {
 			"balances": wire.PoolFields(c.rules.catalog, entity.Pools),
 		})
 	}
-	fields := map[string]any{"customer": customer, "plans": plans, "entities": entities, "flags": wire.FlagFields(profile.Flags)}
+	locks := []wire.LockRecord{}
+	for i := range profile.Locks {
+		locks = append(locks, wire.NewLock(c.rules.catalog, &profile.Locks[i]))
+	}
+	slices.SortFunc(locks, func(a, b wire.LockRecord) int {
+		return cmp.Or(cmp.Compare(a.ExpiresAt, b.ExpiresAt), cmp.Compare(a.LockID, b.LockID))
+	})
+	fields := map[string]any{"customer": customer, "locks": locks, "plans": plans, "entities": entities, "flags": wire.FlagFields(profile.Flags)}
 	if len(entities) < profile.EntityCount {
 		fields["entities_truncated"], fields["entity_count"] = true, profile.EntityCount
 	}

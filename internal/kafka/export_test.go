@@ -64,7 +64,7 @@ func (b Broker) FetchAt(ctx context.Context, at Target, offset int64, epoch int3
 // ProduceAs writes a record as a producer that has written others.
 func (p *Publisher) ProduceAs(ctx context.Context, to Target, producer recordbatch.Producer, record Message) error {
 	s := &session{publisher: p, begun: true, producer: producer, sequences: map[Target]int32{to: producer.Sequence}}
-	return p.produce(ctx, s, "", map[Target][]Message{to: {record}})[to]
+	return p.produce(ctx, s, "", map[Target][]Message{to: {record}}, func(context.Context) error { return nil })[to]
 }
 
 // BeginSession begins a session of an idempotent producer, or a transactional one that may be open for a time.

@@ -50,13 +50,13 @@ func (s *session) begin(ctx context.Context, transactionalID string, timeout tim
 }
 
 // writeIdempotently writes a batch for each of the partitions and says what went wrong with which.
-func (p *Publisher) writeIdempotently(ctx context.Context, s *session, batches map[Target][]Message) map[Target]error {
+func (p *Publisher) writeIdempotently(ctx context.Context, s *session, batches map[Target][]Message, confirm confirmation) map[Target]error {
 	if !s.begun {
 		if err := s.begin(ctx, "", 0); err != nil {
 			return allFailed(slices.Collect(maps.Keys(batches)), err)
 		}
 	}
-	failures := p.produce(ctx, s, "", batches)
+	failures := p.produce(ctx, s, "", batches, confirm)
 	for _, err := range failures {
 		if isSessionOver(err) {
 			s.begun = false
@@ -66,7 +66,7 @@ func (p *Publisher) writeIdempotently(ctx context.Context, s *session, batches m
 }
 
 // produce writes the batches, those that one broker leads in one request.
-func (p *Publisher) produce(ctx context.Context, s *session, transactionalID string, batches map[Target][]Message) map[Target]error {
+func (p *Publisher) produce(ctx context.Context, s *session, transactionalID string, batches map[Target][]Message, confirm confirmation) map[Target]error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	failures := make(map[Target]error, len(batches))
@@ -83,7 +83,7 @@ func (p *Publisher) produce(ctx context.Context, s *session, transactionalID str
 	var asking sync.WaitGroup
 	for leader, targets := range byLeader {
 		asking.Go(func() {
-			some := p.produceTo(ctx, leader, s, transactionalID, targets, batches)
+			some := p.produceTo(ctx, leader, s, transactionalID, targets, batches, confirm)
 			mutex.Lock()
 			defer mutex.Unlock()
 			maps.Copy(failures, some)
@@ -99,7 +99,7 @@ func (p *Publisher) produce(ctx context.Context, s *session, transactionalID str
 }
 
 // produceTo writes the batches of partitions that one broker leads.
-func (p *Publisher) produceTo(ctx context.Context, leader int32, s *session, transactionalID string, targets []Target, batches map[Target][]Message) map[Target]error {
+func (p *Publisher) produceTo(ctx context.Context, leader int32, s *session, transactionalID string, targets []Target, batches map[Target][]Message, confirm confirmation) map[Target]error {
 	request := kmsg.NewPtrProduceRequest()
 	request.Version, request.Acks, request.TimeoutMillis = produceVersion, int16(kafkago.RequireAll), int32(askTimeout.Milliseconds())
 	if transactionalID != "" {
@@ -116,6 +116,9 @@ func (p *Publisher) produceTo(ctx context.Context, leader int32, s *session, tra
 		part := kmsg.NewProduceRequestTopicPartition()
 		part.Partition, part.Records = int32(to.Partition), encoded
 		request.Topics = append(request.Topics, kmsg.ProduceRequestTopic{Topic: to.Topic, Partitions: []kmsg.ProduceRequestTopicPartition{part}})
+	}
+	if err := confirm(ctx); err != nil {
+		return allFailed(targets, err)
 	}
 	response, err := ask[*kmsg.ProduceResponse](ctx, p.broker, request, brokerWithID(leader))
 	if err != nil {

@@ -74,7 +74,8 @@ type Refused func(record Message, err error) (instead []Message, ok bool)
 // Delivery is how records are published.
 type Delivery struct {
 	Refused Refused
-	// Confirm is called before each try, and fails if there must be none. May be nil.
+	// Confirm is called before each try, and once more when its requests are ready to be sent: preparing them takes a
+	// while, in which the process may be stopped. It fails if there must be no try. May be nil.
 	Confirm func(ctx context.Context) error
 	// Failed is told why a try failed, a *TopicError. If it fails, there is no other. May be nil.
 	Failed func(err error) error
@@ -124,12 +125,15 @@ func (p *Publisher) release(s *session) {
 	p.free = append(p.free, s)
 }
 
+// confirmation fails if a request that is ready must not be sent.
+type confirmation func(ctx context.Context) error
+
 // publication is records on their way.
 type publication struct {
 	*Publisher
 	Delivery
-	// write writes a batch for each of the partitions and says what went wrong with which.
-	write  func(ctx context.Context, batches map[Target][]Message) map[Target]error
+	// write writes a batch for each of the partitions, if it is confirmed once more, and says what went wrong with which.
+	write  func(ctx context.Context, batches map[Target][]Message, confirm confirmation) map[Target]error
 	insist bool // try until it succeeds
 	// abandoned says that a batch was given up whose fate is not known.
 	abandoned *bool
@@ -267,7 +271,7 @@ func (w *publication) writeOnce(ctx context.Context, rest map[Target][]Message, 
 		batches[to] = waiting[:cmp.Or(sizes.tried[to], countWithin(waiting, cmp.Or(sizes.bytes[to], maxProduceBytes)))]
 	}
 	began := time.Now()
-	failures := w.write(ctx, batches)
+	failures := w.write(ctx, batches, w.confirm)
 	for to, batch := range batches {
 		delete(sizes.tried, to)
 		switch err := failures[to]; {
@@ -365,8 +369,8 @@ func (w *publication) replace(ctx context.Context, instead []Message) error {
 }
 
 // write is a session that begins when it is needed.
-func (s *session) write(ctx context.Context, batches map[Target][]Message) map[Target]error {
-	return s.publisher.writeIdempotently(ctx, s, batches)
+func (s *session) write(ctx context.Context, batches map[Target][]Message, confirm confirmation) map[Target]error {
+	return s.publisher.writeIdempotently(ctx, s, batches, confirm)
 }
 
 func sizeOf(records []Message) int {

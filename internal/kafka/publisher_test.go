@@ -38,6 +38,28 @@ func TestALostAnswerToAProduceIsNoSecondRecord(t *testing.T) {
 	}
 }
 
+// TestNothingIsSentThatIsNoLongerConfirmed is a regression test: a worker that was frozen while it prepared a request, after
+// it had confirmed its membership, sent the request when it was thawed.
+func TestNothingIsSentThatIsNoLongerConfirmed(t *testing.T) {
+	f := newFixture(t)
+	confirmed := 0
+	how := plainly
+	how.Confirm = func(context.Context) error {
+		if confirmed++; confirmed > 1 {
+			return kafka.ErrFenced
+		}
+		return nil
+	}
+	err := f.publisher.Publish(t.Context(), []kafka.Message{{Topic: f.at.Topic, Key: []byte("key"), Value: []byte("late")}}, how)
+	if !errors.Is(err, kafka.ErrFenced) {
+		t.Errorf("got %v", err)
+	}
+	f.write("next")
+	if got := fmt.Sprint(f.read()); got != "[next]" {
+		t.Errorf("written: %s", got)
+	}
+}
+
 // TestAPublicationThatWasGivenUpKeepsItsSession: a batch may be under way still, which the next one must not be taken
 // for.
 func TestAPublicationThatWasGivenUpKeepsItsSession(t *testing.T) {
@@ -49,7 +71,7 @@ func TestAPublicationThatWasGivenUpKeepsItsSession(t *testing.T) {
 	confirmed := 0
 	how := plainly
 	how.Confirm = func(context.Context) error {
-		if confirmed++; confirmed > 1 {
+		if confirmed++; confirmed > 2 { // twice for the first try
 			return givenUp
 		}
 		return nil

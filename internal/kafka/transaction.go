@@ -70,7 +70,7 @@ func (t *Transactions) Publish(ctx context.Context, group string, records []Mess
 
 // write joins partitions and writes their batches. Requests go one after the other: a broker that is asked by two
 // at a time whether a producer's partition is part of its transaction gives one of them up.
-func (t *Transactions) write(ctx context.Context, batches map[Target][]Message) map[Target]error {
+func (t *Transactions) write(ctx context.Context, batches map[Target][]Message, confirm confirmation) map[Target]error {
 	var late []Target
 	for to := range batches {
 		if !t.joined[to] {
@@ -85,7 +85,7 @@ func (t *Transactions) write(ctx context.Context, batches map[Target][]Message) 
 		}
 		return failures
 	}
-	return t.publisher.produce(ctx, &t.session, t.id, batches)
+	return t.publisher.produce(ctx, &t.session, t.id, batches, confirm)
 }
 
 // join adds partitions to the transaction. It says why which of them were not, nil if all were.

@@ -23,7 +23,7 @@ import (
 const calendarDriver = `
 local s, replies = values_of(ARGV[1]), {}
 local pool = {}
-for i = 1, #s - 1, 12 do pool[#pool + 1] = { s, i } end
+for i = 1, #s - 1, 13 do pool[#pool + 1] = { s, i } end
 for n = 2, #ARGV do
   local command, lines, moved = values_of(ARGV[n]), {}, 0
   steps = 0
@@ -35,7 +35,7 @@ for n = 2, #ARGV do
       s[at[2] + B.included_left] = s[at[2] + B.included_left] - min(s[at[2] + B.included_left], command[2])
     end
   elseif command[2] < 0 then
-    moved = give_back_rollovers(pool, -command[2], add_line)
+    moved = give_back_rollovers(pool, -command[2], nil, add_line)
   else
     moved = take_rollovers(pool, command[2], add_line)
   end
@@ -164,7 +164,7 @@ func (b *walked) details() []any {
 
 // fields are B without the texts.
 func (b *walked) fields() []int64 {
-	return []int64{b.includedLeft, b.included, b.resets, never, b.flags(), b.prepaidLeft, b.over, b.fromRollovers, b.prepaid, b.max}
+	return []int64{b.includedLeft, b.included, b.resets, never, b.flags(), b.prepaidLeft, b.over, b.fromRollovers, b.prepaid, b.max, b.held}
 }
 
 func runCalendar(t failer, client *redis.Client, balances []*walked, commands []calendarCommand) []calendarAnswer {

@@ -13,7 +13,7 @@ import (
 const (
 	maxUnits                     = 1<<53 - 1
 	feature                      = "f"
-	balanceSize                  = 12 // values of B, among them these texts
+	balanceSize                  = 13 // values of B, among them these texts
 	detailsPlace, rolloversPlace = 5, 11
 	runSize                      = 6 // values of R
 	never                        = int64(0)
@@ -139,7 +139,7 @@ type walked struct {
 	times, added              int64
 	includedLeft, prepaidLeft int64
 	prepaid                   int64
-	over, fromRollovers       int64
+	over, fromRollovers, held int64
 	rollovers                 []*walkedRollover // oldest first
 	expiring                  byExpiry          // those of them that expire
 	left                      int64             // of the rollovers
@@ -199,7 +199,7 @@ func (b *walked) settle(now int64, catalog map[string]rule) {
 		if b.rolloverMax != unbounded {
 			b.rollOver(left, expiryOf(b.anchor, unit, b.rolloverMonths, at))
 		}
-		b.includedLeft, b.prepaidLeft, b.over, b.fromRollovers = b.included, b.prepaid, 0, 0
+		b.includedLeft, b.prepaidLeft, b.over, b.fromRollovers, b.held = b.included, b.prepaid, 0, 0, 0
 		b.resets = boundaryAfter(b.anchor, b.rule, at)
 	}
 	b.dropExpired(now)

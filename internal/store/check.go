@@ -25,6 +25,17 @@ type Check struct {
 	Needs     []Need // the feature's own pool first
 	Deduct    bool
 	Preview   bool
+	Lock      *LockRequest // nil unless what is required is to be held
+}
+
+// LockRequest is a lock to be.
+type LockRequest struct {
+	ID              string
+	ExpiresMs       int64 // 0: as late as may be
+	OverageBehavior string
+	Properties      string         // a JSON object, "" for none
+	Problem         *balance.Error // what stands against it, nil for nothing
+	Precision       int            // of the feature
 }
 
 var (
@@ -46,6 +57,13 @@ func (s *Store) Check(check *Check, items *Items) Call {
 	}
 	if check.Preview {
 		call.asked += askedPreview
+	}
+	if lock := check.Lock; lock != nil {
+		problem := ""
+		if lock.Problem != nil {
+			problem = lock.Problem.Error()
+		}
+		call.args = packArgs(lock.ID, lock.ExpiresMs, lock.OverageBehavior, lock.Properties, problem, int64(lock.Precision))
 	}
 	return call
 }
@@ -79,14 +97,16 @@ type CheckOutcome struct {
 	// credit system. Of a denied one it is the pool that is reported. A pool without balances is one that the customer lacks.
 	Draws []balance.Draw
 	Flag  *balance.Flag
-	Plans []string // ids of the plans attached, for a preview
+	// LockExpiresMs is when the lock expires that was made, 0 for none.
+	LockExpiresMs int64
+	Plans         []string // ids of the plans attached, for a preview
 	// Repeats says that this is the outcome of an earlier request with the same
 	// idempotency key; Memo is what that request left.
 	Repeats bool
 	Memo    []byte
 }
 
-// ReadCheckOutcome reads the reply to a Check (formats.quick and formats.check of scripts/lib/layout.lua).
+// ReadCheckOutcome reads the reply to a Check (formats.quick, check, pair_head and lock_head of scripts/lib/layout.lua).
 func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	outcome, repeats, memo, err := open(reply)
 	if err != nil {
@@ -94,7 +114,11 @@ func ReadCheckOutcome(reply Reply) (*CheckOutcome, error) {
 	}
 	out := &CheckOutcome{Repeats: repeats, Memo: memo}
 	r := binaryReader{rest: outcome}
-	if len(outcome) > 0 && int64(outcome[0]) == markPair {
+	if len(outcome) > 0 && int64(outcome[0]) == markLock {
+		r.unsigned(1)
+		out.LockExpiresMs = r.unsigned(7)
+	}
+	if len(r.rest) > 0 && int64(r.rest[0]) == markPair {
 		r.unsigned(1)
 		first := binaryReader{rest: r.text(4)}
 		first.outcome(out)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -12,8 +13,8 @@ import (
 
 var commandScript = newScript("command")
 
-// command makes the call of a command, with text, bytes (packed already) and integers as arguments.
-func (s *Store) command(kind string, step Step, items *Items, args ...any) Call {
+// packArgs packs arguments: text, bytes (packed already) and integers.
+func packArgs(args ...any) []byte {
 	packed := msgp.AppendArrayHeader(nil, uint32(len(args)))
 	for _, value := range args {
 		switch v := value.(type) {
@@ -27,8 +28,13 @@ func (s *Store) command(kind string, step Step, items *Items, args ...any) Call 
 			panic(fmt.Sprintf("an argument of type %T", value))
 		}
 	}
+	return packed
+}
+
+// command makes the call of a command.
+func (s *Store) command(kind string, step Step, items *Items, args ...any) Call {
 	call := s.call(commandScript, step, kind, items, items.all)
-	call.args = packed
+	call.args = packArgs(args...)
 	return call
 }
 
@@ -143,6 +149,34 @@ func (s *Store) Track(step Step, items *Items, overageBehavior string, features 
 // Refuse answers a command with the step's refusal, unless the record was decided before.
 func (s *Store) Refuse(step Step, items *Items) Call { return s.command("", step, items) }
 
+// LockFinalize spends what a lock holds, or gives it back.
+type LockFinalize struct {
+	ID         string
+	Action     string           // confirm or release
+	Override   *balance.Decimal // to confirm, zero or more; nil: what is held
+	Properties string           // a JSON object, "" for those of the check
+	EventID    string           // that the usage event bears
+}
+
+// LockFinalize settles a lock.
+func (s *Store) LockFinalize(step Step, items *Items, finalize LockFinalize) Call {
+	digits, exponent := "", 0
+	if finalize.Override != nil {
+		digits, exponent = cmp.Or(finalize.Override.Digits, "0"), finalize.Override.Exponent
+	}
+	return s.command("lock.finalize", step, items, finalize.ID, finalize.Action, digits, int64(exponent), finalize.Properties, finalize.EventID)
+}
+
+// LockExtend changes when a lock expires.
+func (s *Store) LockExtend(step Step, items *Items, id string, expiresMs int64) Call {
+	return s.command("lock.extend", step, items, id, expiresMs)
+}
+
+// LockGet asks for a lock.
+func (s *Store) LockGet(step Step, items *Items, id string) Call {
+	return s.command("lock.get", step, items, id)
+}
+
 // Event is usage that a command made, or would have made.
 type Event struct {
 	FeatureID string         // the one asked for
@@ -180,6 +214,15 @@ type Profile struct {
 	Flags                 []balance.Flag // of the customer itself
 	Entities              []Entity       // the first of them
 	EntityCount           int            // of all
+	Locks                 []balance.Lock // that are held
+}
+
+// LockOutcome is a lock, and what a command did with it.
+type LockOutcome struct {
+	balance.Lock
+	Confirmed  int64  // units of the feature
+	Properties string // of its usage, a JSON object, "" for none
+	Forfeited  []balance.Forfeit
 }
 
 // CommandOutcome is what a command did.
@@ -188,8 +231,9 @@ type CommandOutcome struct {
 	EvaluatedMs int64
 	Pools       []balance.Pool
 	Events      []Event
-	// Profile is there for CustomerGet only, GrantID for BalanceGrant.
+	// Profile is there for CustomerGet only, GrantID for BalanceGrant, Lock for what concerns one.
 	Profile *Profile
+	Lock    *LockOutcome
 	GrantID string
 	// Repeats and Memo as for a CheckOutcome.
 	Repeats bool
@@ -216,7 +260,7 @@ func ReadCommandOutcome(reply Reply) (*CommandOutcome, error) {
 		out.Pools = append(out.Pools, d.snapshot().pool)
 	}
 	for range d.array(0) {
-		d.array(4)
+		fields := d.array(4)
 		event := Event{FeatureID: d.string(), Units: d.int(), Code: balance.Code(d.string())}
 		for range d.array(3) / 3 {
 			draw := balance.Draw{Amount: d.int()}
@@ -224,13 +268,18 @@ func ReadCommandOutcome(reply Reply) (*CommandOutcome, error) {
 			draw.Pool, draw.Deductions = snapshot.pool, d.lines(&snapshot)
 			event.Draws = append(event.Draws, draw)
 		}
+		if fields > 4 {
+			d.linesOfLock(&event)
+		}
 		out.Events = append(out.Events, event)
 	}
 	switch d.array(0) {
 	case 1:
 		out.GrantID = d.string()
-	case 8:
+	case 9:
 		out.Profile = d.profile()
+	case 10:
+		out.Lock = d.lock()
 	}
 	return out, d.err
 }
@@ -268,5 +317,56 @@ func (d *decoder) profile() *Profile {
 		p.Entities = append(p.Entities, entity)
 	}
 	p.EntityCount = int(d.int())
+	for range d.array(0) / heldValues {
+		lock := balance.Lock{ID: d.string(), ExpiresMs: d.int(), FeatureID: d.string(), Entity: d.string(), Units: d.int(), State: balance.LockHeld}
+		p.Locks = append(p.Locks, lock)
+	}
 	return p
+}
+
+var (
+	heldValues = inOrder("HELD", "id", "expires", "feature", "entity", "value")
+	lockStates = map[int64]balance.LockState{
+		number("STATE", "held"): balance.LockHeld, number("STATE", "confirmed"): balance.LockConfirmed,
+		number("STATE", "released"): balance.LockReleased, number("STATE", "expired"): balance.LockHasExpired,
+	}
+)
+
+// linesOfLock reads what a lock took, which may be of balances that are gone: pool, entity, plan, the item's number or
+// the grant's id, kind, amount.
+func (d *decoder) linesOfLock(event *Event) {
+	const values = 6
+	for range d.array(0) / values {
+		pool := d.string()
+		b := &balance.Balance{Entity: d.string(), PlanID: d.string()}
+		if b.PlanID == "" {
+			b.GrantID = d.string()
+		} else {
+			b.ItemNumber = int(d.int())
+		}
+		kind, amount := d.int(), d.int()
+		draw := slices.IndexFunc(event.Draws, func(draw balance.Draw) bool { return draw.Pool.FeatureID == pool })
+		if draw < 0 || kind < 1 || int(kind) > len(balance.Kinds) {
+			d.fail(fmt.Errorf("a line of %q of kind %d", pool, kind))
+			return
+		}
+		deductions := &event.Draws[draw].Deductions
+		*deductions = append(*deductions, balance.Deduction{Balance: b, Amount: amount, Kind: balance.Kinds[kind-1]})
+	}
+}
+
+// lock reads what extra_of_lock (scripts/lib/locks.lua) makes.
+func (d *decoder) lock() *LockOutcome {
+	l := &LockOutcome{Lock: balance.Lock{ID: d.string(), FeatureID: d.string(), Entity: d.string(), Units: d.int(), ExpiresMs: d.int()}}
+	state := d.int()
+	if l.State = lockStates[state]; l.State == "" {
+		d.fail(fmt.Errorf("state %d of a lock", state))
+		return nil
+	}
+	l.Confirmed, l.Properties = d.int(), d.string()
+	for range d.array(0) / 2 {
+		l.Forfeited = append(l.Forfeited, balance.Forfeit{FeatureID: d.string(), Units: d.int()})
+	}
+	d.skip() // what it is
+	return l
 }

@@ -13,6 +13,7 @@ import (
 var (
 	markDecided, markRepeated = number("MARK", "decided"), number("MARK", "repeated")
 	markQuick, markPair       = number("MARK", "quick"), number("MARK", "pair")
+	markLock                  = number("MARK", "lock")
 )
 
 // open is the outcome of a reply, that of the first request where an idempotency key is repeated, with
@@ -124,7 +125,7 @@ func (d *decoder) sum() int64 {
 
 var (
 	_ = inOrder("B", "included_left", "included", "resets", "expires", "flags", "details",
-		"prepaid_left", "over", "from_rollovers", "prepaid", "max", "rollovers")
+		"prepaid_left", "over", "from_rollovers", "prepaid", "max", "rollovers", "held")
 	detailValues   = uint32(inOrder("D", "plan", "id", "rank", "seq", "anchor", "unit", "count", "rollover_max", "rollover_months", "times", "added"))
 	rolloverValues = inOrder("R", "held", "each", "n", "taken", "expires", "step")
 
@@ -169,6 +170,7 @@ func (r *poolReader) balance(entity string) balance.Balance {
 	if flags&flagMore != 0 {
 		b.PrepaidLeft, b.Over, b.FromRollovers, b.Prepaid = r.unsigned(r.amount), r.unsigned(r.amount), r.unsigned(r.amount), r.unsigned(r.amount)
 		b.MaxPurchase = r.unsigned(r.amount) - 1
+		b.Held = r.unsigned(r.amount)
 		b.Rollovers = r.rollovers()
 	}
 	details.array(detailValues)
@@ -212,7 +214,7 @@ type snapshot struct {
 var (
 	_ = inOrder("SNAPSHOT", "feature", "whole", "totals")
 	_ = inOrder("TOTALS", "shown_parts", "rollover_parts", "granted_millions", "granted", "remaining_millions", "remaining", "usage_millions", "usage",
-		"unlimited", "overage", "bounded", "max_millions", "max", "next_reset")
+		"held_millions", "held", "unlimited", "overage", "bounded", "max_millions", "max", "next_reset")
 )
 
 // snapshot reads what snapshot_of (scripts/lib/choose.lua) makes.
@@ -234,7 +236,7 @@ func (d *decoder) totals(s *snapshot) {
 		return
 	}
 	s.shown, s.rolling = int(d.int()), int(d.int())
-	t := &balance.Totals{Granted: d.sum(), Remaining: d.sum(), Usage: d.sum(), Unlimited: d.int() == 1, OverageAllowed: d.int() == 1}
+	t := &balance.Totals{Granted: d.sum(), Remaining: d.sum(), Usage: d.sum(), Held: d.sum(), Unlimited: d.int() == 1, OverageAllowed: d.int() == 1}
 	bounded, most := d.int() == 1, d.sum()
 	t.MaxPurchase, t.NextResetAt = balance.Unbounded, d.int()
 	if bounded && t.OverageAllowed {

@@ -57,7 +57,7 @@ type Call struct {
 	asked                          int64  // ASKED.deduct and ASKED.preview
 	kind                           string // RARE.kind
 	refusal                        string
-	args                           []byte // RARE.args
+	args                           []byte // RARE.args; nil for none
 	needs                          []Need // of a check
 	items                          *Items
 	rows                           []byte // of items, those that the step may need
@@ -116,7 +116,7 @@ func (c *Call) appendStep(dst []byte, key, entityKey, answerKey int) ([]byte, in
 		asked += askedEntity
 		values += entityValues
 	}
-	rare := c.answerKey != "" || c.step.DeadlineMs != 0 || c.kind != "" || c.refusal != ""
+	rare := c.answerKey != "" || c.step.DeadlineMs != 0 || c.kind != "" || c.refusal != "" || len(c.args) > 0
 	if rare {
 		asked += askedRare
 		values += rareValues

@@ -8,6 +8,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,9 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"tollgate/internal/console"
 	"tollgate/internal/proctest"
 )
 
@@ -197,6 +200,58 @@ func TestThePageShowsWhatIsDecidedAndWhatACustomerHas(t *testing.T) {
 	b.shot("phone-dark")
 	b.run(chromedp.EmulateViewport(1280, 900))
 	b.shot("desktop-dark")
+	b.atEase()
+}
+
+// heldAnswer is customer.get of a customer that holds so many locks.
+func heldAnswer(locks int) []byte {
+	var listed []string
+	for n := range locks {
+		listed = append(listed, fmt.Sprintf(`{"lock_id":"job-%d <b>","feature_id":"messages","entity_id":null,"value":0.5,"expires_at":1771416900000,"state":"held"}`, n))
+	}
+	balance := func(id string, held int) string {
+		return fmt.Sprintf(`{"id":%q,"plan_id":null,"included_grant":2000,"prepaid_grant":0,"remaining":500,"usage":1500,"held":%d,"unlimited":false,"reset":null,"price":null,"expires_at":null}`, id, held)
+	}
+	return fmt.Appendf(nil, `{"ok":true,"customer":{"created_at":1771416000000},"plans":[],"flags":{},"entities":[],"locks":[%s],"balances":{"messages":{
+		"feature_id":"messages","granted":4000,"remaining":1000,"usage":3000,"held":1200,"unlimited":false,"overage_allowed":false,"max_purchase":null,"next_reset_at":null,
+		"breakdown":[%s,%s],"rollovers":[]}}}`, strings.Join(listed, ","), balance("gift", 1200), balance("other", 0))
+}
+
+func TestThePageShowsWhatIsHeld(t *testing.T) {
+	locks := 2
+	server := httptest.NewServer(console.Handler(console.Options{
+		Gatherer: prometheus.NewRegistry(), Feed: &console.Feed{}, Features: func() []string { return []string{} },
+		Customer: func(context.Context, string) ([]byte, error) { return heldAnswer(locks), nil },
+	}))
+	defer server.Close()
+	b := newBrowser(t, server.URL+"/")
+	show := func() {
+		b.run(chromedp.SetValue("#customer", "acme", chromedp.ByQuery), chromedp.Click("#search button", chromedp.ByQuery))
+		b.await(fmt.Sprintf(`document.querySelectorAll('#locks tbody tr').length === %d`, min(locks, 200)))
+	}
+	show()
+	profile := b.text("#profile")
+	for _, want := range []string{"1,500 used (1,200 held)", "1,500 used\n", "1,200 held", "2 locks", "job-1 <b>", "0.5"} {
+		if !strings.Contains(profile, want) {
+			t.Errorf("no %q in %q", want, profile)
+		}
+	}
+	if open := b.evaluate(`document.getElementById('locks').open ? 1 : 0`); open != 1 {
+		t.Error("two locks are folded up")
+	}
+	b.run(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
+	if overflow := b.evaluate(`document.documentElement.scrollWidth - innerWidth`); overflow > 0 {
+		t.Errorf("on a phone the page is %g pixels too wide", overflow)
+	}
+	b.shot("held-phone")
+	locks = 1000
+	show()
+	if profile := b.text("#profile"); !strings.Contains(profile, "1000 locks") {
+		t.Errorf("no 1000 locks in %q", profile)
+	}
+	if open := b.evaluate(`document.getElementById('locks').open ? 1 : 0`); open != 0 {
+		t.Error("a thousand locks are not folded up")
+	}
 	b.atEase()
 }
 

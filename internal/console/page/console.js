@@ -99,6 +99,8 @@ async function watch() {
   setTimeout(watch, 1000);
 }
 
+const heldText = (held) => (held > 0 ? ` (${exact.format(held)} held)` : '');
+
 // A pool as bars: what is left of what was included, bought and rolled over.
 function poolView(pool) {
   const rolled = pool.rollovers.reduce((all, r) => all + r.remaining, 0);
@@ -114,6 +116,7 @@ function poolView(pool) {
     return [share(own - prepaid, 'included'), share(prepaid, 'prepaid')];
   }).flat();
   const facts = [];
+  if (pool.held > 0 && pool.breakdown.length > 1) facts.push(`${exact.format(pool.held)} held`);
   if (pool.overage_allowed) facts.push(pool.max_purchase === null ? 'overage without bound' : `overage up to ${exact.format(pool.max_purchase)}`);
   if (pool.next_reset_at !== null && pool.breakdown.length > 1) facts.push(`next reset ${time(pool.next_reset_at)}`);
   const left = pool.unlimited ? 'unlimited' : `${exact.format(pool.remaining)} of ${exact.format(pool.granted + rolled)} left`;
@@ -122,7 +125,7 @@ function poolView(pool) {
     pool.unlimited ? null : element('div', { class: 'bar', role: 'img', 'aria-label': `${pool.feature_id}: ${left}` }, ...bars, share(rolled, 'rollover')),
     element('ul', { class: 'parts' },
       ...pool.breakdown.map((b) => element('li', {}, element('b', {}, b.id),
-        `${b.unlimited ? 'unlimited' : `${exact.format(b.remaining)} left`}, ${exact.format(b.usage)} used` +
+        `${b.unlimited ? 'unlimited' : `${exact.format(b.remaining)} left`}, ${exact.format(b.usage)} used${heldText(b.held)}` +
         (b.prepaid_grant > 0 ? `, ${exact.format(b.prepaid_grant)} bought` : '') +
         (b.reset?.resets_at ? `, resets ${time(b.reset.resets_at)}` : '') + (b.expires_at ? `, expires ${time(b.expires_at)}` : ''))),
       ...pool.rollovers.map((r) => element('li', {}, element('b', {}, `${r.balance_id}, rolled over`),
@@ -130,9 +133,24 @@ function poolView(pool) {
     facts.length > 0 ? element('p', { class: 'note' }, facts.join(' · ')) : null);
 }
 
+// What a customer holds, as a table that opens: the soonest to expire first, as the worker lists them.
+const LOCKS_SHOWN = 200;
+const LOCKS_OPEN = 10; // so few are there without a click
+function locksView(locks) {
+  if (locks.length === 0) return [];
+  const head = ['Lock', 'Holds', 'Feature', 'Entity', 'Expires'].map((title) => element('th', { scope: 'col' }, title));
+  const rows = locks.slice(0, LOCKS_SHOWN).map((l) => element('tr', {},
+    ...[l.lock_id, exact.format(l.value), l.feature_id, l.entity_id ?? '', time(l.expires_at)].map((text) => element('td', {}, text))));
+  const title = `${locks.length} ${locks.length === 1 ? 'lock' : 'locks'}`;
+  return [element('details', locks.length > LOCKS_OPEN ? { id: 'locks' } : { id: 'locks', open: '' }, element('summary', {}, title),
+    element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': title },
+      element('table', {}, element('thead', {}, element('tr', {}, ...head)), element('tbody', {}, ...rows))),
+    locks.length > LOCKS_SHOWN ? element('p', { class: 'note' }, `The first ${LOCKS_SHOWN} are shown.`) : null)];
+}
+
 function profileView(result) {
   if (!result.ok) return [element('p', { class: 'problem' }, result.error.message || result.error.code)];
-  const { customer, plans, flags, entities, balances } = result;
+  const { customer, plans, flags, entities, balances, locks = [] } = result;
   const pools = Object.values(balances).map(poolView);
   const facts = [
     [customer.name, customer.email].filter(Boolean).join(', '),
@@ -143,6 +161,7 @@ function profileView(result) {
   return [
     element('p', { class: 'facts' }, facts.filter(Boolean).join(' · ')),
     ...(pools.length > 0 ? pools : [element('p', { class: 'note' }, 'No balances.')]),
+    ...locksView(locks),
     ...(entities.length > 0 ? [element('details', {}, element('summary', {}, `${entities.length} ${entities.length === 1 ? 'entity' : 'entities'}`),
       ...entities.slice(0, 200).map((e) => element('div', {}, element('p', { class: 'facts' }, `${e.entity_id} · takes a seat of ${e.feature_id}${e.name ? ` · ${e.name}` : ''}`),
         ...Object.values(e.balances).map(poolView))),

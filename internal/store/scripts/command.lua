@@ -2,6 +2,7 @@
 -- uses: layout msgpack call command plans commands/customer_put commands/customer_get commands/customer_delete
 -- uses: commands/plan_attach commands/plan_detach commands/entity_create commands/entity_delete
 -- uses: commands/balance_grant commands/balance_update commands/usage_track
+-- uses: commands/lock_finalize commands/lock_extend commands/lock_get
 --
 -- KEYS, ARGV, returns: see lib/call.lua; for example
 --   KEYS[1] = tollgate:{acme}          the customer

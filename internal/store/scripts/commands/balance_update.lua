@@ -41,14 +41,16 @@ end
 -- What the balances of a view add up to, those of its entities by their sums, but for what these have gone over; and
 -- whether one of them is limited, or unlimited.
 local function totals_of(view)
-  local t = { remaining = 0, usage = 0, over = 0, limited = false, unlimited = false }
+  local t = { remaining = 0, usage = 0, held = 0, over = 0, limited = false, unlimited = false }
   each_balance(view, function(s, i)
     t.remaining, t.usage, t.over = t.remaining + remaining_of(s, i), t.usage + usage_of(s, i), t.over + s[i + B.over]
+    t.held = t.held + s[i + B.held]
     if is_unlimited(s, i) then t.unlimited = true else t.limited = true end
   end)
   local shared = view.shared
   if shared then
     t.remaining, t.usage = t.remaining + sum_at(shared, SHARED.remaining), t.usage + sum_at(shared, SHARED.usage)
+    t.held = t.held + sum_at(shared, SHARED.held)
     t.unlimited = t.unlimited or shared[SHARED.unlimited] > 0
   end
   return t
@@ -75,10 +77,8 @@ local function find_for(view, change, t)
   if not view.shared then return end
   local found = {}
   if change.back > 0 and change.raise > 0 then
-    local before = change.back
     if not find(view, WANTED.over, math.huge, found) then return false end
     for p in pairs(found) do change.back = change.back + amount_in(p.s, WANTED.over) end
-    t.over = t.over + change.back - before
   end
   if change.take > 0 and find_to_take(view, change.take, change.forced, found) == false then return false end
   if change.back > 0 and find_to_give_back(view, change.back, found) == false then return false end
@@ -126,8 +126,10 @@ local function make_changes(view, change, t)
   local raise = change.raise
   if change.take > 0 then deduct(view, change.take, change.forced) end
   if change.back > 0 then
-    local _, back = give_back(view, change.back)
-    if raise > 0 then raise = raise - max(0, -back - t.over) end
+    local lines = give_back(view, change.back)
+    for l = 1, raise > 0 and #lines or 0, 4 do
+      if lines[l + 3] ~= KIND.overage then raise = raise + lines[l + 2] end -- which is below zero
+    end
   end
   if raise > 0 and not raise_first(view, raise) then return 'amount_out_of_range' end
   if change.cut > 0 and not cut_last(view, change.cut) then return 'insufficient_balance' end
@@ -144,6 +146,9 @@ commands['balance.update'] = function(c, feature, id, what, amount)
   local t = totals_of(view)
   if t.unlimited and what ~= 'usage' then
     return nil, 'invalid_request: an unlimited balance has neither remaining nor grant to change', { snapshot_of(whole) }
+  end
+  if what == 'usage' and amount < t.held then
+    return nil, 'invalid_request: more of the usage than that is held by locks', { snapshot_of(whole) }
   end
   -- A sum that a double does not count exactly cannot be set to anything.
   local change = changes_for(t, what, amount)

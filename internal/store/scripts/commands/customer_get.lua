@@ -1,9 +1,9 @@
 -- uses: layout msgpack call command
 -- customer.get: everything that is known of a customer.
 -- args: none
--- Outcome: extra is {created, name, email, metadata, plans, flags, entities, how many entities there are}:
+-- Outcome: extra is {created, name, email, metadata, plans, flags, entities, how many entities there are, locks}:
 -- plans a list of {entity, P}, flags of F of the customer, entities of {id, created, feature, name,
--- snapshots of the balances that it holds itself}, at most LIMIT.entities_shown of them.
+-- snapshots of the balances that it holds itself}, at most LIMIT.entities_shown of them; locks HELD of each, one after the other.
 -- Invariant: changes no balance but by resets and expiries that are due.
 commands['customer.get'] = function(c)
   local profile = profile_of(c)
@@ -23,6 +23,6 @@ commands['customer.get'] = function(c)
     return #entities == LIMIT.entities_shown
   end)
   local created = tonumber(match(c.v[C.life], '^%d+'))
-  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, how_many_entities(c) }
+  local extra = { created, profile[PROFILE.name], profile[PROFILE.email], profile[PROFILE.metadata], plans, flags, entities, how_many_entities(c), { unpack(held_locks(c), 2) } }
   return snapshots_of(all_views(c)), NOTHING, extra, false
 end

@@ -17,7 +17,7 @@ commands['entity.create'] = function(c, feature, name, per_entity, candidates)
   c.v[C.entities], c.changed = { number + 1, live + 1, first }, true
   local entity = {
     key = c.key .. ':e:' .. id, entity = id, pools = {}, changed = true, customer = c,
-    v = { LIMIT.format, c.v[C.life], now, number, text_of({ feature, name }), '', '' },
+    v = { LIMIT.format, c.v[C.life], now, number, text_of({ feature, name }), '', '', '' },
   }
   c.owners[id] = entity
   put_id(c, number, id)

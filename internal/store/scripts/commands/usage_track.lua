@@ -4,16 +4,6 @@
 --   feature: its candidates, see lib/choose.lua
 -- Outcome: an event per feature, deducted from or not.
 -- Invariant: each feature is a step of its own; reject takes all of it or nothing, cap never passes a bound.
-
--- Takes what was chosen, or what is there. Returns '', or the code of the refusal.
-local function track(choice, behaviour)
-  if not choice.allowed then
-    if behaviour == 'reject' or choice.code == 'not_entitled' or choice.code == 'amount_out_of_range' then return choice.code end
-    if not choose_anyway(choice, behaviour == 'allow') then return 'amount_out_of_range' end
-  end
-  return apply(choice) and '' or 'amount_out_of_range'
-end
-
 commands['usage.track'] = function(c, behaviour, features)
   local owner = owner_asked(c)
   if not owner then return nil, 'entity_not_found' end

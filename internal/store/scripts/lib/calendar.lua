@@ -414,7 +414,7 @@ local function settle_balance(s, i, feature, now, rows)
   end
   local full = s[i + B.included] + s[i + B.prepaid]
   s[i + B.included_left], s[i + B.prepaid_left] = s[i + B.included], s[i + B.prepaid]
-  s[i + B.over], s[i + B.from_rollovers] = 0, 0
+  s[i + B.over], s[i + B.from_rollovers], s[i + B.held] = 0, 0, 0
   s[i + B.resets] = next_reset(anchor, unit, count, now)
 
   if has_period(unit) and most >= 0 and full > 0 then

@@ -35,6 +35,8 @@ local at, entity_at, rare_at -- the places before the STEP, the ENTITY and the R
 -- Whether the step at hand may still ask to be sent again (NEEDS_MORE): it has changed nothing yet but what is
 -- worth keeping.
 local resumable
+-- Whether pools of any feature may be settled, and not only those of the features that the steps are about.
+local any_feature = false
 
 -- What a step raises that needs rows; or that must be sent again, after what is worth keeping was done for it
 -- and nothing else. Anything else that is raised is a failure.
@@ -52,7 +54,7 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 -- and a customer besides
 --   sums: what its entities share (SHARED), by feature, as far as it is unpacked
 --   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new, first_new: ledger.lua
---   profile: command.lua; answers: texts of idempotency keys that this call has taken, by key
+--   profile: command.lua; locks, held: locks.lua; answers: texts of idempotency keys that this call has taken, by key
 --   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
 --   drops: keys to be removed

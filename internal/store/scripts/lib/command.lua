@@ -1,4 +1,4 @@
--- uses: layout msgpack call ledger outcome pool deduct choose holding plans job
+-- uses: layout msgpack call ledger outcome pool deduct choose holding plans job locks
 -- What commands share: their outcome, and a customer's state to work on.
 --
 -- Outcome: mark, code, now, snapshots, events, extra; code is '' if the command was carried out,
@@ -10,6 +10,9 @@
 -- whether anything was changed; or nil, an error code and snapshots for the answer, and then nothing
 -- is changed, whatever it has done before.
 local commands = {}
+
+-- What a command returns if its answer is one that was given before; and then the memo and the outcome of that.
+local REPEATED = {}
 
 local function outcome_of(snapshots, events, extra) return text_of({ MARK.decided, '', now, snapshots, events, extra }) end
 local function failure_of(code, snapshots, events) return text_of({ MARK.decided, code, now, snapshots or NOTHING, events or NOTHING, NOTHING }) end
@@ -30,6 +33,15 @@ local function event_of(candidates, refusal, choice, snapshots)
     for _, value in ipairs({ view.amount, snapshot, view.lines }) do draws[#draws + 1] = value end
   end
   return { candidates[1], candidates[2], refusal, draws }
+end
+
+-- Takes what was chosen for usage that nobody asks for, or what is there. Returns '', or the code of the refusal.
+local function track(choice, behaviour)
+  if not choice.allowed then
+    if behaviour == 'reject' or choice.code == 'not_entitled' or choice.code == 'amount_out_of_range' then return choice.code end
+    if not choose_anyway(choice, behaviour == 'allow') then return 'amount_out_of_range' end
+  end
+  return apply(choice) and '' or 'amount_out_of_range'
 end
 
 -- Every view that has a balance in it, as the customer or an entity sees it.
@@ -92,10 +104,12 @@ local function checkpoint(c)
   for id, owner in pairs(c.owners or {}) do owners[id] = owner and { owner, { unpack(owner.v) }, owner.changed } end
   local writes, drops, expires = #(c.writes or {}), #(c.drops or {}), #(c.expires or {})
   local profile = c.profile and { unpack(c.profile) }
-  local chunks = {}
+  local chunks, locks, held = {}, {}, c.held
   for n, text in pairs(c.chunks or {}) do chunks[n] = text end
+  for id, lock in pairs(c.locks or {}) do locks[id] = lock end
   return function()
     c.v, c.changed, c.pools, c.chunks, c.profile, c.ledger = v, changed, {}, chunks, profile, nil
+    c.locks, c.held = locks, held
     undo_sums()
     for id in pairs(c.owners or {}) do
       local before = owners[id]
@@ -125,7 +139,10 @@ local function take_command(c)
   -- A refusal must not depend on what else can be read of the customer. What has a job was begun before.
   if refusal and not is_job_of_record(c) then return finish(c, failure_of(refusal), false) end
   local kind = a[rare_at + RARE.kind]
-  if exists(c) then run_job(c) end
+  if exists(c) then
+    expire_if_due(c)
+    run_job(c)
+  end
   for _, feature in ipairs(exists(c) and features_shared(c) or NOTHING) do
     local shared = shared_of(c, feature)
     if shared then walk_if_due(c, shared) end
@@ -135,6 +152,7 @@ local function take_command(c)
   local undo = checkpoint(c)
   resumable = false
   local snapshots, events, extra, changed = commands[kind](c, unpack(values_of(a[rare_at + RARE.args])))
+  if snapshots == REPEATED then return keep(c, struct_pack(formats.repeated, MARK.repeated, #events, events, #extra, extra)) end
   if not snapshots then
     local code, shown, refused = events, extra, changed
     undo()

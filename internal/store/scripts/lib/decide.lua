@@ -1,4 +1,4 @@
--- uses: layout msgpack struct call ledger outcome pool deduct choose plans job
+-- uses: layout msgpack struct call ledger outcome pool deduct choose plans job locks
 -- lazy: whole
 -- Deciding a check, whatever it is.
 
@@ -35,11 +35,16 @@ local function outcome_of_view(view, code, plans)
   return table.concat(pieces)
 end
 
--- Ends a step with a choice. What its lines tell was taken, or would be.
-local function end_with_choice(c, choice, is_changed, plans)
+-- The outcome of a choice. What its lines tell was taken, or would be.
+local function outcome_of_choice(choice, plans)
   local outcome, other = outcome_of_view(choice[1], choice.code, plans), choice[2]
-  if other then outcome = struct_pack(formats.pair_head, MARK.pair, #outcome) .. outcome .. outcome_of_view(other, choice.code) end
-  return finish(c, outcome, is_changed)
+  if not other then return outcome end
+  return struct_pack(formats.pair_head, MARK.pair, #outcome) .. outcome .. outcome_of_view(other, choice.code)
+end
+
+-- Ends a step with a choice.
+local function end_with_choice(c, choice, is_changed, plans)
+  return finish(c, outcome_of_choice(choice, plans), is_changed)
 end
 
 local function attached_plans(c, entity)
@@ -66,6 +71,29 @@ local function decide_flag(c, entity, feature, asked)
   return end_without_pool(c, 'not_entitled', asked % ASKED.keep >= ASKED.preview and { NOTHING, NOTHING, attached_plans(c, entity) })
 end
 
+-- Holds what a check asks for instead of spending it. The values of RARE.args: the lock's id, when it expires (0: as late as may
+-- be), overage_behavior, properties, what stands against it ('' for nothing), and the feature's precision.
+local function decide_lock(c, entity)
+  local id, expires, behaviour, properties, problem, precision = unpack(values_of(a[rare_at + RARE.args]))
+  if expires == 0 then expires = now + LIMIT.lock_ms end
+  local refusal = refusal_of_lock(c, id, expires, problem)
+  if refusal then return end_without_pool(c, refusal) end
+  local from, to = at + STEP.size + 1, at + STEP.size + a[at + STEP.needs]
+  local choice = choose(c, entity, a, from, to)
+  if not choice[1].need then return end_without_pool(c, choice.code) end
+  if not choice.allowed then
+    return end_with_choice(c, choice, false, a[at + STEP.asked] % ASKED.keep >= ASKED.preview and attached_plans(c, entity) or nil)
+  end
+  local texts = texts_of(choice)
+  for _, view in ipairs(choice) do view.hold = true end
+  if not apply(choice) then return end_without_pool(c, 'amount_out_of_range') end
+  local outcome = outcome_of_choice(choice)
+  if not make_lock(c, choice, texts, id, entity and entity.entity or '', a[from + 1], candidates_of(a, from, to), expires, behaviour, properties, precision) then
+    return end_without_pool(c, 'amount_out_of_range: it would be drawn from more than 1000 rollovers')
+  end
+  return finish(c, struct_pack(formats.lock_head, MARK.lock, expires) .. outcome, true)
+end
+
 local function decide_pool(c, entity, asked)
   local choice = choose(c, entity, a, at + STEP.size + 1, at + STEP.size + a[at + STEP.needs])
   if not choice[1].need then return end_without_pool(c, choice.code) end
@@ -77,7 +105,10 @@ end
 
 -- The reply to the check at hand, which is new.
 local function decide_check(c)
-  if exists(c) and c.v[C.job] ~= '' then run_job(c) end
+  if exists(c) then
+    expire_if_due(c)
+    if c.v[C.job] ~= '' then run_job(c) end
+  end
   if not exists(c) then return end_without_pool(c, 'customer_not_found') end
   local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
@@ -86,5 +117,6 @@ local function decide_check(c)
   end
   local feature, asked = a[rare_at + RARE.kind], a[at + STEP.asked]
   if feature ~= '' then return decide_flag(c, entity, feature, asked) end
+  if a[rare_at + RARE.args] ~= '' then return decide_lock(c, entity) end
   return decide_pool(c, entity, asked)
 end

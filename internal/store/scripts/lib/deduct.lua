@@ -14,7 +14,9 @@
 local function add_line(view, lines, n, i, amount, kind)
   local m = #lines
   lines[m + 1], lines[m + 2], lines[m + 3], lines[m + 4] = n - 1, (i - POOL.base) / B.size, amount, kind
-  view.parts[n].touched = true
+  local p = view.parts[n]
+  p.touched = true
+  if view.hold then p.s[i + B.held] = p.s[i + B.held] + amount end
 end
 
 -- Moves what there is, up to left, into or out of a value of a balance, and returns what is still left.
@@ -79,23 +81,26 @@ end
 local function give_back(view, amount)
   local lines, left, balances = {}, amount, {}
   each_balance(view, function(s, i, n) balances[#balances + 1] = { s, i, n } end)
+  local function back(s, i, n, field, sign, there_is, kind)
+    left = move(view, lines, n, i, field, sign, min(there_is, returnable(s, i)), left, -1, kind)
+  end
   for k = #balances, 1, -1 do
     local s, i, n = unpack(balances[k])
-    if not is_unlimited(s, i) then left = move(view, lines, n, i, B.over, -1, s[i + B.over], left, -1, KIND.overage) end
+    if not is_unlimited(s, i) then back(s, i, n, B.over, -1, s[i + B.over], KIND.overage) end
   end
   for k = #balances, 1, -1 do
     local s, i, n = unpack(balances[k])
     if is_unlimited(s, i) then
-      left = move(view, lines, n, i, B.over, -1, s[i + B.over], left, -1, KIND.unlimited)
+      back(s, i, n, B.over, -1, s[i + B.over], KIND.unlimited)
     else
-      left = move(view, lines, n, i, B.prepaid_left, 1, s[i + B.prepaid] - s[i + B.prepaid_left], left, -1, KIND.prepaid)
-      left = move(view, lines, n, i, B.included_left, 1, s[i + B.included] - s[i + B.included_left], left, -1, KIND.included)
+      back(s, i, n, B.prepaid_left, 1, s[i + B.prepaid] - s[i + B.prepaid_left], KIND.prepaid)
+      back(s, i, n, B.included_left, 1, s[i + B.included] - s[i + B.included_left], KIND.included)
     end
   end
   if left > 0 then
     local list, part_of = with_rollovers(view)
-    left = left - give_back_rollovers(list, left, function(place, back)
-      add_line(view, lines, part_of[place], list[place][2], back, KIND.rollover)
+    left = left - give_back_rollovers(list, left, returnable, function(place, returned)
+      add_line(view, lines, part_of[place], list[place][2], returned, KIND.rollover)
     end)
   end
   return lines, left - amount

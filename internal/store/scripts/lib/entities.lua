@@ -207,13 +207,10 @@ end
 local function find_to_give_back(view, amount, found)
   local missing = find(view, WANTED.over, amount, found)
   if not missing then return false end
-  missing = missing - own_amount(view, function(s, i) return is_unlimited(s, i) and 0 or s[i + B.over] end)
+  missing = missing - own_amount(view, returnable_over)
   if missing > 0 then missing = find(view, WANTED.used, missing, found) end
   if not missing then return false end
-  missing = missing - own_amount(view, function(s, i)
-    if is_unlimited(s, i) then return s[i + B.over] end
-    return s[i + B.included] + s[i + B.prepaid] - s[i + B.included_left] - s[i + B.prepaid_left]
-  end)
+  missing = missing - own_amount(view, returnable_used)
   for _, expiry in ipairs(soonest_first(view.shared[SHARED.expiries], -1)) do
     if missing <= 0 then return end
     missing = find(view, expiry, missing, found)

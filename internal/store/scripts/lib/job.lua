@@ -1,4 +1,4 @@
--- uses: layout msgpack call entities shared plans
+-- uses: layout msgpack call entities shared plans locks
 -- lazy: plans
 -- What takes more than one step for a customer with many entities (JOB).
 
@@ -50,8 +50,10 @@ end
 
 -- Ends a customer whose entities are removed. Its ledgers outlive it for a while, so that a redelivery is recognised.
 local function end_customer(c)
+  remove_locks(c)
   c.v, c.ledger = bare_customer('', c.v), nil
   c.changed, c.pools, c.sums, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil, nil
+  c.locks, c.held = nil, nil
   put_key(c, c.key .. ':p', '') -- who it was is gone with this, whatever becomes of the removal behind it
   drop_key(c, c.key .. ':p')
 end

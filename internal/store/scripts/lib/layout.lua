@@ -9,6 +9,8 @@
 --   <prefix>{<customer>}:e:<entity>    an entity (E), with the pools that it holds
 --   <prefix>{<customer>}:d:<n>         ids of entities n * DIRECTORY.size to (n + 1) * DIRECTORY.size - 1, by creation
 --   <prefix>{<customer>}:i:<key>       the first answer of an idempotency key (ANSWER)
+--   <prefix>{<customer>}:l             which locks it holds (HELD)
+--   <prefix>{<customer>}:l:<id>        a lock (LOCK)
 -- All are strings: one MSET writes whatever a call of a script changes, so that either all of it is
 -- in effect or nothing. The outcomes that a redelivery may ask for are in
 --   <prefix>log:<source>               the log of a topic partition (ledger.lua)
@@ -25,9 +27,10 @@ local C = {
   shared = 5,   -- list: for each feature of which entities hold shared balances its id, and its sums (formats.sums)
   rest = 6,     -- '' or packed {list of P, list of F}: plans and flags, which few steps look at
   job = 7,      -- JOB, a list
+  locks = 8,    -- LOCKS, a list
   -- From here on pairs: a feature's id, and the balances that the customer holds of it (POOL); or the name of a
   -- ledger, and what it has of the customer (ledger.lua).
-  pools = 8,
+  pools = 9,
 }
 
 -- An entity; rest and pools are where they are in C.
@@ -38,7 +41,7 @@ local E = {
   number = 4,   -- by creation, from 0
   about = 5,    -- packed {the seat-like feature, name}
   rest = 6,
-  pools = 8,
+  pools = 9,
 }
 
 -- The pool of one owner and feature, as a list: POOL.due is when something of it is due first, 0 for
@@ -53,7 +56,7 @@ local POOL = { due = 1, base = 1 }
 -- A balance. Invariant: every amount is an integer in 0..LIMIT.max, and with
 --   usage     = included - included_left + prepaid - prepaid_left + over + from_rollovers
 --   remaining = included_left + prepaid_left + what is left of its rollovers
--- granted + rolled in = remaining + usage - over holds by construction.
+-- granted + rolled in = remaining + usage - over holds by construction. held is at most usage.
 local B = {
   included_left = 1,
   included = 2,       -- granted by the item or grant
@@ -68,7 +71,8 @@ local B = {
   prepaid = 10,       -- granted because it was bought
   max = 11,           -- max_purchase, -1: no bound
   rollovers = 12,     -- '' or a packed list: R, one after the other, oldest first (rollovers.lua)
-  size = 12,
+  held = 13,          -- of the usage, by locks that are not settled (locks.lua)
+  size = 13,
 }
 
 local FLAG = {
@@ -112,14 +116,15 @@ local SHARED = {
   granted = 4, remaining = 6, usage = 8,
   open = 10, -- what bounded overage has room for
   max = 12,  -- max_purchase of those that are bounded
-  overage = 14, unbounded = 15, unlimited = 16, rolling = 17, -- how many balances allow overage, without a bound, are unlimited, have rollovers
-  due = 18,      -- nothing of any of them is due before
-  walk = 19,     -- number of the next entity of which what is due is to be applied, -1: none
-  walk_due = 20, -- when something of those that were walked is due first
+  held = 14,
+  overage = 16, unbounded = 17, unlimited = 18, rolling = 19, -- how many balances allow overage, without a bound, are unlimited, have rollovers
+  due = 20,      -- nothing of any of them is due before
+  walk = 21,     -- number of the next entity of which what is due is to be applied, -1: none
+  walk_due = 22, -- when something of those that were walked is due first
   -- Lists: a time, and how many balances, and so on.
-  resets = 21,   -- when they reset
-  expiries = 22, -- when the rollover expires that is taken from next; and below zero, that which is given back to next
-  queues = 23,   -- list of QUEUE, for the kinds that were asked for
+  resets = 23,   -- when they reset
+  expiries = 24, -- when the rollover expires that is taken from next; and below zero, that which is given back to next
+  queues = 25,   -- list of QUEUE, for the kinds that were asked for
 }
 
 -- Entities that have something of a kind, in the order in which it is taken: those in front of the cursor are all in
@@ -139,7 +144,7 @@ local WANTED = {
 }
 
 -- What one entity adds to SHARED.balances to SHARED.rolling, in their order.
-local ADDS = { balances = 1, granted = 2, remaining = 4, usage = 6, open = 8, max = 10, overage = 12, unbounded = 13, unlimited = 14, rolling = 15 }
+local ADDS = { balances = 1, granted = 2, remaining = 4, usage = 6, open = 8, max = 10, held = 12, overage = 14, unbounded = 15, unlimited = 16, rolling = 17 }
 
 -- What a ledger has of a customer; where there is a log, L.last alone is in its place (ledger.lua).
 local L = {
@@ -169,6 +174,52 @@ local JOB = {
   again = 8,   -- 1: it had been attached before
   started = 9,
   kept_features = 10,
+}
+
+-- What of a customer's locks every step must know.
+local LOCKS = {
+  due = 1,   -- when the first of them expires
+  count = 2, -- how many are held
+}
+
+-- An entry of the list of the locks that are held, behind the life of the customer, under <customer>:l.
+local HELD = { id = 1, expires = 2, feature = 3, entity = 4, value = 5, size = 5 }
+
+-- A lock, under <customer>:l:<id>: what it took and where from. It is kept for a while once it is settled.
+local LOCK = {
+  format = 1,      -- LIMIT.format
+  life = 2,        -- that of the customer
+  state = 3,       -- STATE
+  feature = 4,     -- that was asked for
+  entity = 5,
+  value = 6,       -- units of the feature that were asked for
+  expires = 7,
+  behaviour = 8,   -- overage_behavior, if more is confirmed than is held
+  properties = 9,
+  candidates = 10, -- a list: the feature, and each credit system and its factor (convert.lua)
+  own = 11,        -- what came from the feature's own pool
+  lines = 12,      -- a list of LINE, in the order in which they were taken
+  settled = 13,    -- when; it is forgotten LIMIT.lock_memory later
+  question = 14,   -- action and value that it was settled with
+  memo = 15,       -- what a repeat of that must know (opaque)
+  outcome = 16,    -- and what it is answered
+  precision = 17,  -- of the feature, which who settles it need not know
+  size = 17,
+}
+local STATE = { held = 0, confirmed = 1, released = 2, expired = 3 }
+
+-- What a lock took of a balance. That of an entity that is gone, of a balance that is gone, or that has been reset since, is
+-- forfeited.
+local LINE = {
+  feature = 1, -- of the pool
+  entity = 2,  -- that holds the balance
+  seq = 3,     -- D.seq of the balance
+  resets = 4,  -- B.resets then: it tells the period
+  kind = 5,
+  amount = 6,
+  plan = 7, id = 8, -- D.plan and D.id
+  pieces = 9,  -- of what came from rollovers: when each of them expires, and what it gave
+  size = 9,
 }
 
 local PROFILE = { life = 1, name = 2, email = 3, metadata = 4 }
@@ -227,7 +278,7 @@ local RARE = {
   memo = 4,       -- what a repeat must know of this request (opaque)
   kind = 5,       -- of a command (its script's name); of a check the feature if it is boolean, else ''
   refusal = 6,    -- <code>: <message> to answer with unless the record was decided before, '' for none
-  args = 7,       -- of a command, packed (its script's head), else ''
+  args = 7,       -- of a command, packed (its script's head); of a check that asks for a lock (decide_lock); else ''
   size = 7,
 }
 
@@ -245,10 +296,11 @@ local TOTALS = {
   granted_millions = 3, granted = 4, -- sums in two numbers, see add_exactly (sums.lua)
   remaining_millions = 5, remaining = 6,
   usage_millions = 7, usage = 8,
-  unlimited = 9, overage = 10, -- 0 or 1
-  bounded = 11,                -- 1: no balance that allows overage is without max_purchase
-  max_millions = 12, max = 13,
-  next_reset = 14,
+  held_millions = 9, held = 10,
+  unlimited = 11, overage = 12, -- 0 or 1
+  bounded = 13,                 -- 1: no balance that allows overage is without max_purchase
+  max_millions = 14, max = 15,
+  next_reset = 16,
 }
 
 -- Kinds of a line. A line of a deduction is four values of a list: part of the snapshot, balance, amount, kind.
@@ -259,7 +311,7 @@ local LIMIT = {
   writes = 7000,          -- keys and texts in the MSET of a call
   small = 4294967295,     -- the largest amount of a small pool
   small_time = 281474976710655,
-  format = 2,             -- of what stands in Redis
+  format = 3,             -- of what stands in Redis
   max = 9007199254740991, -- the largest amount, the last integer that a double counts exactly
   balances = 1000,        -- of one owner and feature
   places = 2000,          -- of QUEUE
@@ -270,6 +322,10 @@ local LIMIT = {
   removals = 16,          -- chunks of the directory whose entities one step of a JOB removes
   shown = 100,            -- balances of a pool that a snapshot has
   entities_shown = 100,   -- entities that customer.get lists
+  locks = 1000,           -- that a customer holds
+  lock_ms = 86400000,     -- the longest time that a lock is held
+  lock_memory = 86400000, -- how long a lock that is settled is remembered, ms
+  pieces = 1000,          -- rollovers that a lock may draw from
 }
 
 -- Units of a period. none and one_off have no period.
@@ -281,8 +337,8 @@ local DIRECTORY = { size = 32 }
 local RANK = { main = 0, add_on = 1, standalone = 2 }
 
 -- Marks of an outcome: it was decided, or repeats what an idempotency key's first request was answered, or
--- is that of a check that was decided quickly, or of one that drew from two pools.
-local MARK = { decided = 0, repeated = 1, quick = 2, pair = 3 }
+-- is that of a check that was decided quickly, of one that drew from two pools, or of one that made a lock.
+local MARK = { decided = 0, repeated = 1, quick = 2, pair = 3, lock = 4 }
 
 -- What a call says of a step that is to be sent again (call.lua).
 local RETRY = { alone = 0, rows = 1, more = 2 }
@@ -292,8 +348,8 @@ local formats = {
   -- a pool: the mark, a byte; what is due; the byte at which the balance begins that the next deduction starts
   -- with, and its number from 0 (POOL); and each balance, with FLAG.more and the rest of it if it has any, max one more
   -- than it is. flags: where in a balance its flags are; first: the byte at which the first balance begins.
-  small = { mark = 0, head = '>BI6I2B', each = '>I4I4I6I6BI2c0', more = '>I4I4I4I4I4I4c0', amount = '>I4', amount_size = 4, flags = 20, first = 11 },
-  large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7BI2c0', more = '>I7I7I7I7I7I4c0', amount = '>I7', amount_size = 7, flags = 28, first = 12 },
+  small = { mark = 0, head = '>BI6I2B', each = '>I4I4I6I6BI2c0', more = '>I4I4I4I4I4I4I4c0', amount = '>I4', amount_size = 4, flags = 20, first = 11 },
+  large = { mark = 1, head = '>BI7I2B', each = '>I7I7I7I7BI2c0', more = '>I7I7I7I7I7I7I4c0', amount = '>I7', amount_size = 7, flags = 28, first = 12 },
   -- SHARED: what consuming changes, remaining and usage; 1 if there is a queue of those that have used something; behind
   -- these the packed list, in which remaining and usage are 0
   sums = '>i7I4i7I4B', sums_size = 23,
@@ -306,6 +362,7 @@ local formats = {
   part = '>I2c0I4c0',        -- entity, pool
   -- MARK.pair, the length of the outcome of the first pool; then this, and that of the second, each as formats.check
   pair_head = '>BI4',
+  lock_head = '>BI7',        -- MARK.lock, when it expires; then the outcome of the check
   -- check with one part, and with one line besides
   check_of_one = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0',
   check_with_line = '>BI2c0I7i8I2c0i8i4I4c0I4I4I2c0I4c0I4I2i8B',

@@ -58,7 +58,7 @@ end
 
 -- The values of a customer that has nothing but its ledgers, which outlive it: v are those that it had.
 local function bare_customer(life, v)
-  local bare = { LIMIT.format, life, 0, '', '', '', '' }
+  local bare = { LIMIT.format, life, 0, '', '', '', '', '' }
   for i = C.pools, v and #v or 0, 2 do
     if is_ledger(v[i]) then bare[#bare + 1], bare[#bare + 2] = v[i], v[i + 1] end
   end

@@ -9,7 +9,7 @@ local function new_balance(c, plan_id, rank, item, shared, started, from, quanti
   local included = min(item[I.included] * times, LIMIT.max - prepaid)
   return {
     included, included, next_reset(started, item[I.unit], item[I.count], from), 0, flags_of(item, shared), '',
-    prepaid, 0, 0, prepaid, item[I.max], '',
+    prepaid, 0, 0, prepaid, item[I.max], '', 0,
     details = {
       plan_id, item[I.number], rank, next_seq(c), started, item[I.unit], item[I.count],
       item[I.rollover_max], item[I.rollover_months], times, 0,

@@ -8,7 +8,7 @@
 --   only shared balances are in it; rollovers, whether there may be any; customer; shared, its SHARED where entities are too
 --   many to be parts, and shown, those of their pools that a snapshot shows (entities.lua); and once a need was decided
 --   against it (decide) need, code, allowed, available: what is left in it, and open: what its overage has room for, bounds
---   apart; take and force: what apply takes from it; and then lines and amount: what it took
+--   apart; take, force and hold: what apply takes from it, and how; and then lines and amount: what it took
 -- Balance i of a part has its values at s[i + B.x], i = POOL.base, POOL.base + B.size, ...
 
 local function is_unlimited(s, i) return s[i + B.flags] % 2 == FLAG.unlimited end
@@ -24,12 +24,23 @@ local function remaining_of(s, i)
   return left
 end
 
+-- What a negative amount may give back of a balance: locks hold the rest.
+local function returnable(s, i) return usage_of(s, i) - s[i + B.held] end
+
+-- What of it goes back to overage, and what goes back to what was granted.
+local function returnable_over(s, i) return is_unlimited(s, i) and 0 or min(s[i + B.over], returnable(s, i)) end
+local function returnable_used(s, i)
+  if is_unlimited(s, i) then return min(s[i + B.over], returnable(s, i)) end
+  local used = s[i + B.included] - s[i + B.included_left] + s[i + B.prepaid] - s[i + B.prepaid_left]
+  return min(used, returnable(s, i) - returnable_over(s, i))
+end
+
 -- The byte behind a packed balance that begins at a byte, and its values, in the order of B.
 local function values_of_balance(size, text, at_byte)
   local included_left, included, resets, expires, flags, details, next_byte = struct_unpack(size.each, text, at_byte)
-  if flags < FLAG.more then return next_byte, included_left, included, resets, expires, flags, details, 0, 0, 0, 0, -1, '' end
-  local prepaid_left, over, from_rollovers, prepaid, most, rollovers, behind_more = struct_unpack(size.more, text, next_byte)
-  return behind_more, included_left, included, resets, expires, flags - FLAG.more, details, prepaid_left, over, from_rollovers, prepaid, most - 1, rollovers
+  if flags < FLAG.more then return next_byte, included_left, included, resets, expires, flags, details, 0, 0, 0, 0, -1, '', 0 end
+  local prepaid_left, over, from_rollovers, prepaid, most, held, rollovers, behind_more = struct_unpack(size.more, text, next_byte)
+  return behind_more, included_left, included, resets, expires, flags - FLAG.more, details, prepaid_left, over, from_rollovers, prepaid, most - 1, rollovers, held
 end
 
 -- The values of a pool, and the text that they are packed in.
@@ -53,7 +64,7 @@ end
 local function is_small(s, i)
   local most = LIMIT.small
   return s[i + B.included_left] <= most and s[i + B.included] <= most and s[i + B.prepaid_left] <= most and s[i + B.over] <= most
-    and s[i + B.from_rollovers] <= most and s[i + B.prepaid] <= most and s[i + B.max] < most
+    and s[i + B.from_rollovers] <= most and s[i + B.prepaid] <= most and s[i + B.max] < most and s[i + B.held] <= most
     and s[i + B.resets] <= LIMIT.small_time and s[i + B.expires] <= LIMIT.small_time
 end
 
@@ -61,9 +72,9 @@ end
 local function text_of_balance(size, s, i)
   local flags, more = s[i + B.flags], ''
   local prepaid_left, over, from_rollovers, prepaid = s[i + B.prepaid_left], s[i + B.over], s[i + B.from_rollovers], s[i + B.prepaid]
-  local most, rollovers, details = s[i + B.max], s[i + B.rollovers], s[i + B.details]
-  if prepaid_left > 0 or over > 0 or from_rollovers > 0 or prepaid > 0 or most >= 0 or rollovers ~= '' then
-    flags, more = flags + FLAG.more, struct_pack(size.more, prepaid_left, over, from_rollovers, prepaid, most + 1, #rollovers, rollovers)
+  local most, rollovers, held, details = s[i + B.max], s[i + B.rollovers], s[i + B.held], s[i + B.details]
+  if prepaid_left > 0 or over > 0 or from_rollovers > 0 or prepaid > 0 or most >= 0 or rollovers ~= '' or held > 0 then
+    flags, more = flags + FLAG.more, struct_pack(size.more, prepaid_left, over, from_rollovers, prepaid, most + 1, held, #rollovers, rollovers)
   end
   return struct_pack(size.each, s[i + B.included_left], s[i + B.included], s[i + B.resets], s[i + B.expires], flags, #details, details) .. more
 end
@@ -109,7 +120,7 @@ local function view_of(c, feature, entity)
   local view = {
     feature = feature, parts = {}, shared_from = nil, shared = nil, shown = nil, customer = c,
     need = false, code = false, allowed = false, available = 0, open = 0, rollovers = true,
-    take = 0, force = false, lines = NOTHING, amount = 0,
+    take = 0, force = false, hold = false, lines = NOTHING, amount = 0,
   }
   local parts = view.parts
   if entity then parts[1] = pool_of(entity, feature) or nil end

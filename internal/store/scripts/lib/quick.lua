@@ -69,6 +69,8 @@ end
 local function decide_quickly(c)
   local v = c.v
   if not exists(c) or (v[C.job] ~= '' and v[C.job][JOB.next] >= 0) then return nil end
+  if v[C.locks] ~= '' and v[C.locks][LOCKS.due] <= now then return nil end
+  if rare_at ~= none_rare and a[rare_at + RARE.args] ~= '' then return nil end -- a lock
   local entity, id = nil, a[entity_at + ENTITY.id]
   if id ~= '' then
     entity = entity_of(c, id, a[entity_at + ENTITY.key])

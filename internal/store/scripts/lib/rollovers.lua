@@ -9,8 +9,11 @@
 --   deduction order, the one that expires soonest first (at the same time: in the order of the balances),
 --   and returns what was taken. It calls add_line(place in pool, amount) in the order of taking, once
 --   for what comes from one balance without a break.
--- give_back_rollovers(pool, amount, add_line): the way back, up to what this period took of those that
---   are alive; returns how much went back, and gives add_line negative amounts.
+-- give_back_rollovers(pool, amount, most_of, add_line): the way back, up to what this period took of those that
+--   are alive, and of each balance no more than most_of(s, i); returns how much went back, and gives add_line negative
+--   amounts.
+-- pieces_between(before, after): what was taken of which rollovers between two texts of them. give_back_to(text, expires,
+--   amount): gives back to a very rollover.
 --
 -- Runs of a balance are in the order of their making. Invariant: of a run, the expiries grow by step; what
 -- is taken of it is taken from its first on, because the first expires first; all that a balance's
@@ -153,7 +156,7 @@ local function move_runs(runs, sign, from, to, most)
   return most
 end
 
-local function move_rollovers(pool, most, add_line, sign)
+local function move_rollovers(pool, most, most_of, add_line, sign)
   local runs, keys, heap = {}, {}, {} -- by place in the pool; a heap of places, the first to move from on top
   local function goes_before(place, other)
     if keys[place] ~= keys[other] then return keys[place] < keys[other] end
@@ -185,13 +188,16 @@ local function move_rollovers(pool, most, add_line, sign)
     local second = heap[2]
     if heap[3] and goes_before(heap[3], second) then second = heap[3] end
     if second then to = sign * place < sign * second and keys[second] or keys[second] - 1 end
-    local amount = move_runs(runs[place], sign, keys[place], to, left)
     local s, i = pool[place][1], pool[place][2]
+    local bound = most_of and most_of(s, i) or left
+    local amount = move_runs(runs[place], sign, keys[place], to, min(left, bound))
     s[i + B.from_rollovers] = s[i + B.from_rollovers] + sign * amount
     left = left - amount
-    changed[place] = true
-    add_line(place, sign * amount)
-    keys[place] = first_key(runs[place], sign)
+    if amount > 0 then
+      changed[place] = true
+      add_line(place, sign * amount)
+    end
+    keys[place] = amount < bound and first_key(runs[place], sign) or nil
     if not keys[place] then
       heap[1] = heap[#heap]
       heap[#heap] = nil
@@ -205,5 +211,65 @@ local function move_rollovers(pool, most, add_line, sign)
   return most - left
 end
 
-local function take_rollovers(pool, need, add_line) return move_rollovers(pool, need, add_line, 1) end
-local function give_back_rollovers(pool, amount, add_line) return move_rollovers(pool, amount, add_line, -1) end
+local function take_rollovers(pool, need, add_line) return move_rollovers(pool, need, nil, add_line, 1) end
+local function give_back_rollovers(pool, amount, most_of, add_line) return move_rollovers(pool, amount, most_of, add_line, -1) end
+
+-- What each rollover gave: its expiry and the amount in turn, the soonest to expire first. before and after differ in
+-- what is taken only. nil if they are more than LIMIT.pieces.
+local function pieces_between(before, after)
+  local runs, later, gave = values_of(before), values_of(after), {}
+  for j = 0, #runs - R.size, R.size do
+    local from, to, held, each = runs[j + R.taken], later[j + R.taken], runs[j + R.held], runs[j + R.each]
+    local k = from < held and 0 or floor((from - held) / each) + 1
+    while from < to do
+      local amount = min(to, held_by(runs, j, k + 1)) - from
+      local expires = runs[j + R.expires]
+      gave[#gave + 1] = { expires == 0 and EXPIRY.never or expires + k * runs[j + R.step], amount, #gave }
+      if #gave > LIMIT.pieces then return nil end
+      from, k = from + amount, k + 1
+    end
+  end
+  table.sort(gave, function(x, y)
+    if x[1] ~= y[1] then return x[1] < y[1] end
+    return x[3] < y[3]
+  end)
+  local pieces = {}
+  for n, one in ipairs(gave) do pieces[2 * n - 1], pieces[2 * n] = one[1] < EXPIRY.never and one[1] or 0, one[2] end
+  return pieces
+end
+
+-- Gives back to the rollovers that expire at a time, and returns the text and how much went back. A rollover in the
+-- middle of a run gets one of its own: what is taken of a run is taken from its first on.
+local function give_back_to(text, expires, amount)
+  local runs, out, given = text == '' and {} or values_of(text), {}, 0
+  local function add(j, first, n, taken)
+    if n == 0 then return end
+    local held = first == 0 and runs[j + R.held] or runs[j + R.each]
+    local starts = runs[j + R.expires] == 0 and 0 or runs[j + R.expires] + first * runs[j + R.step]
+    for _, value in ipairs({ held, runs[j + R.each], n, taken, starts, runs[j + R.step] }) do out[#out + 1] = value end
+  end
+  for j = 0, #runs - R.size, R.size do
+    local first, n, step, taken = runs[j + R.expires], runs[j + R.n], runs[j + R.step], runs[j + R.taken]
+    local k = 0
+    if first > 0 and n > 1 then k = (expires - first) / step end
+    local is_here = (first == 0 and expires == 0) or (first > 0 and expires > 0 and k >= 0 and k < n and k == floor(k) and first + k * step == expires)
+    if first == 0 and n > 1 then -- they never expire: one is as good as another
+      local back = is_here and min(amount - given, taken) or 0
+      given = given + back
+      add(j, 0, n, taken - back)
+    else
+      local before, with = held_by(runs, j, k), held_by(runs, j, k + 1)
+      local of_it = is_here and max(0, min(taken, with) - before) or 0
+      local back = min(amount - given, of_it)
+      if back == 0 then
+        add(j, 0, n, taken)
+      else
+        given = given + back
+        add(j, 0, k, min(taken, before))
+        add(j, k, 1, of_it - back)
+        add(j, k + 1, n - k - 1, max(0, taken - with))
+      end
+    end
+  end
+  return text_of_runs(out), given
+end

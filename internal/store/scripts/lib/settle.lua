@@ -55,7 +55,7 @@ end
 
 -- Applies what is due of a pool: the expired are gone, resets are applied.
 local function settle(p, feature)
-  if not rows then error(NEEDS_ROWS) end
+  if not rows or (any_feature and a[HEAD.all_rows] == 0) then error(NEEDS_ROWS) end
   local s, live = p.s, {}
   for i = POOL.base, #s - 1, B.size do
     if s[i + B.expires] == 0 or s[i + B.expires] > now then settle_balance(s, i, feature, now, rows) end

@@ -70,7 +70,7 @@ end
 -- What a pool of an entity adds: what SHARED.balances to SHARED.rolling are the sums of, in their order; and when
 -- its shared balances reset.
 local function contribution_of(s)
-  local out = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {}, expiries = {} }
+  local out = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, resets = {}, expiries = {} }
   local resets, expiries = out.resets, out.expiries
   for i = POOL.base, #s - 1, B.size do
     local flags = s[i + B.flags]
@@ -80,6 +80,7 @@ local function contribution_of(s)
       add_to(out, ADDS.granted, granted)
       add_to(out, ADDS.remaining, left)
       add_to(out, ADDS.usage, granted - left + over + s[i + B.from_rollovers])
+      add_to(out, ADDS.held, s[i + B.held])
       if s[i + B.rollovers] ~= '' then
         out[ADDS.rolling] = out[ADDS.rolling] + 1
         add_to(out, ADDS.remaining, rollovers_left(s[i + B.rollovers]))
@@ -150,14 +151,18 @@ local function amount_in(s, kind)
       elseif kind == WANTED.holder then
         amount = amount + 1
       elseif kind == WANTED.over then
-        if not unlimited then amount = amount + s[i + B.over] end
+        amount = amount + returnable_over(s, i)
       elseif kind == WANTED.cut then
         amount = amount + s[i + B.included_left]
       elseif kind == WANTED.used then
-        amount = amount + (unlimited and s[i + B.over] or s[i + B.included] + s[i + B.prepaid] - left)
+        amount = amount + returnable_used(s, i)
       elseif s[i + B.rollovers] ~= '' then
         local next_key = kind > 0 and soonest_left or latest_taken
-        if next_key(s[i + B.rollovers]) == kind then amount = amount + movable_until(s[i + B.rollovers], kind > 0 and 1 or -1, kind) end
+        if next_key(s[i + B.rollovers]) == kind then
+          local movable_now = movable_until(s[i + B.rollovers], kind > 0 and 1 or -1, kind)
+          if kind < 0 then movable_now = min(movable_now, returnable(s, i) - returnable_over(s, i) - returnable_used(s, i)) end
+          amount = amount + movable_now
+        end
       end
     end
   end
@@ -231,6 +236,7 @@ local function add_consumption(shared, before, s)
       local over = s[i + B.over] - before[i + B.over]
       add_to(shared, SHARED.remaining, left)
       add_to(shared, SHARED.usage, over - left)
+      add_to(shared, SHARED.held, s[i + B.held] - before[i + B.held])
       if over ~= 0 and flags >= FLAG.overage and s[i + B.max] >= 0 then
         add_to(shared, SHARED.open, max(0, s[i + B.max] - s[i + B.over]) - max(0, s[i + B.max] - before[i + B.over]))
       end
@@ -242,7 +248,7 @@ end
 -- Adds all that a pool adds now, in place of what it did.
 local function add_contribution(c, feature, shared, before, after)
   if not shared then
-    shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, {}, {}, {} }
+    shared = { feature, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, {}, {}, {} }
     local all = c.v[C.shared] ~= '' and c.v[C.shared] or {}
     all[#all + 1] = feature
     all[#all + 1] = ''
@@ -251,7 +257,7 @@ local function add_contribution(c, feature, shared, before, after)
   if before[ADDS.balances] == 0 then shared[SHARED.holders] = shared[SHARED.holders] + 1 end
   if after[ADDS.balances] == 0 then shared[SHARED.holders] = shared[SHARED.holders] - 1 end
   shared[SHARED.balances] = shared[SHARED.balances] + after[ADDS.balances] - before[ADDS.balances]
-  for place = ADDS.granted, ADDS.max, 2 do
+  for place = ADDS.granted, ADDS.held, 2 do
     local sum = SHARED.balances - 1 + place
     shared[sum] = shared[sum] + after[place] - before[place]
     add_to(shared, sum, after[place + 1] - before[place + 1])

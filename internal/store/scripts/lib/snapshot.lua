@@ -19,7 +19,7 @@ local function snapshot_of_many(view, lines)
   end
   if shared then
     for _, pair in ipairs({ { TOTALS.granted_millions, SHARED.granted }, { TOTALS.remaining_millions, SHARED.remaining },
-      { TOTALS.usage_millions, SHARED.usage }, { TOTALS.max_millions, SHARED.max } }) do
+      { TOTALS.usage_millions, SHARED.usage }, { TOTALS.held_millions, SHARED.held }, { TOTALS.max_millions, SHARED.max } }) do
       t[pair[1]], t[pair[1] + 1] = shared[pair[2]], shared[pair[2] + 1]
     end
     if shared[SHARED.unlimited] > 0 then t[TOTALS.unlimited] = 1 end
@@ -36,6 +36,7 @@ local function snapshot_of_many(view, lines)
       add_to(t, TOTALS.remaining_millions, s[i + B.included_left] + s[i + B.prepaid_left])
       if s[i + B.rollovers] ~= '' then add_to(t, TOTALS.remaining_millions, rollovers_left(s[i + B.rollovers])) end
       add_to(t, TOTALS.usage_millions, usage_of(s, i))
+      add_to(t, TOTALS.held_millions, s[i + B.held])
       if allows_overage(s, i) then
         t[TOTALS.overage] = 1
         if s[i + B.max] < 0 then t[TOTALS.bounded] = 0 else add_to(t, TOTALS.max_millions, s[i + B.max]) end
