@@ -33,6 +33,9 @@ func TestTheRulesKeepTheInvariants(t *testing.T) {
 			"command more": func(t *rapid.T) {
 				tell(topics.Commands, d.drawRequest(t, topics.Commands))
 			},
+			"hold":      func(t *rapid.T) { tell(topics.Checks, d.drawHold(t)) },
+			"hold more": func(t *rapid.T) { tell(topics.Checks, d.drawHold(t)) },
+			"settle":    func(t *rapid.T) { tell(topics.Commands, d.drawSettlement(t)) },
 			"pass time": d.passTimeOn,
 			"":          d.invariants,
 		})

@@ -41,8 +41,9 @@ func drawFeature(t *rapid.T, c *balance.Catalog, wanted func(*balance.Feature) b
 	return rapid.SampledFrom(ids).Draw(t, "feature")
 }
 
-func isMetered(f *balance.Feature) bool { return f.Type != balance.Boolean }
-func isSeat(f *balance.Feature) bool    { return f.Type == balance.Metered && !f.Consumable }
+func isMetered(f *balance.Feature) bool    { return f.Type != balance.Boolean }
+func isConsumable(f *balance.Feature) bool { return f.Type != balance.Boolean && f.Consumable }
+func isSeat(f *balance.Feature) bool       { return f.Type == balance.Metered && !f.Consumable }
 
 // drawUnits draws an amount of a feature: mostly as small as the grants, sometimes
 // of a fraction, sometimes at the edge of what fits.
@@ -165,6 +166,10 @@ func drawCommand(t *rapid.T, w *world, ids []string) request {
 
 // drawLock makes a lock of a check.
 func drawLock(t *rapid.T, w *world, r *request) {
+	if !seldom(t, "lock anything", 3) {
+		r.Feature = drawFeature(t, w.catalog, isConsumable)
+		r.Units = drawUnits(t, w.catalog, r.Feature, 0)
+	}
 	r.Lock, r.LockID = true, one(t, "lock_id", lockIDs...)
 	r.Overage = one(t, "overage", "", "", "reject", "cap", "allow", "allow")
 	if seldom(t, "bad overage", 6) {
@@ -191,10 +196,15 @@ func drawExpiry(t *rapid.T, w *world, customer string) time.Time {
 
 // drawLockCommand draws what is done with a lock: mostly with one that is there.
 func drawLockCommand(t *rapid.T, w *world, r *request) {
-	r.LockID = one(t, "lock_id", lockIDs...)
+	r.LockID = one(t, "lock_id", lockIDs[2:]...)
+	if seldom(t, "no lock_id", 5) {
+		r.LockID = ""
+	}
 	units, precision := int64(5), 0
-	if c := w.customers[r.Customer]; c != nil && len(c.locks) > 0 && !seldom(t, "any lock", 3) {
-		l := c.locks[rapid.IntRange(0, len(c.locks)-1).Draw(t, "lock")]
+	if with := w.withLocks(); len(with) > 0 && !seldom(t, "any lock", 3) {
+		r.Customer = rapid.SampledFrom(with).Draw(t, "customer with locks")
+		locks := w.customers[r.Customer].locks
+		l := locks[rapid.IntRange(0, len(locks)-1).Draw(t, "lock")]
 		r.LockID, units, precision = l.id, l.units, w.catalog.Feature(l.feature).Precision
 	}
 	switch r.Type {
@@ -228,6 +238,16 @@ func drawFinalize(t *rapid.T, r *request, units int64, precision int) {
 	case 7:
 		r.Override = one(t, "odd value", "0", "-1", "0.0000000001", "9007199254740991", "90071992547409910")
 	}
+}
+
+// withLocks are the customers that have locks, held or settled.
+func (w *world) withLocks() (with []string) {
+	for _, name := range customers {
+		if c := w.customers[name]; c != nil && len(c.locks) > 0 {
+			with = append(with, name)
+		}
+	}
+	return with
 }
 
 // due are the times within a day at which something happens to what a customer holds.

@@ -86,6 +86,8 @@ func (d *driver) actions() map[string]func(*rapid.T) {
 		"send":           d.send,
 		"send more":      d.send,
 		"send even more": d.send,
+		"hold":           d.hold,
+		"settle":         d.settle,
 		"redeliver":      d.redeliver,
 		"rebalance":      d.rebalance,
 		"lose a reply":   d.loseReply,
