@@ -211,23 +211,13 @@ func (c *customer) giveBackLock(l *lock, keep []int64) []int64 {
 }
 
 // takeBack gives what of a line goes back to where it came from. Something else may have been given back there in
-// between: then it goes to what else is used of the balance, in the order of giving back. It returns what finds no place.
+// between: then it goes off the overage, then to what was prepaid, then to what was included. It returns what finds no place.
 func (g *grant) takeBack(l *heldLine) (lost int64) {
 	back := l.back
 	give := func(to *int64, most int64) {
 		amount := min(back, most, *to)
 		*to -= amount
 		back -= amount
-	}
-	giveRollovers := func(most int64, wanted func(*rollover) bool) {
-		for i := len(g.rollovers) - 1; i >= 0; i-- {
-			if r := &g.rollovers[i]; wanted(r) {
-				before := back
-				give(&g.fromRollovers, min(most, r.atStart-r.left))
-				r.left += before - back
-				most -= before - back
-			}
-		}
 	}
 	switch l.kind {
 	case balance.KindOverage, balance.KindUnlimited:
@@ -241,10 +231,17 @@ func (g *grant) takeBack(l *heldLine) (lost int64) {
 		for _, p := range slices.Backward(l.rollovers) {
 			ofThis := min(rest, p.amount)
 			rest -= ofThis
-			same := func(r *rollover) bool { return r.expires.Equal(p.expires) }
-			if slices.ContainsFunc(g.rollovers, func(r rollover) bool { return same(&r) }) {
-				giveRollovers(ofThis, same)
-			} else { // it has expired
+			lives := false
+			for i := range slices.Backward(g.rollovers) {
+				if r := &g.rollovers[i]; r.expires.Equal(p.expires) {
+					lives = true
+					before := back
+					give(&g.fromRollovers, min(ofThis, r.atStart-r.left))
+					r.left += before - back
+					ofThis -= before - back
+				}
+			}
+			if !lives {
 				back, lost = back-ofThis, lost+ofThis
 			}
 		}
@@ -252,7 +249,6 @@ func (g *grant) takeBack(l *heldLine) (lost int64) {
 	give(&g.over, back)
 	give(&g.usedPrepaid, back)
 	give(&g.usedIncluded, back)
-	giveRollovers(back, func(*rollover) bool { return true })
 	return lost + back
 }
 
@@ -285,16 +281,16 @@ func (w *world) finalize(c *customer, r *request) (answer, bool) {
 		value, err = balance.ParseUnits(r.Override, w.catalog.Feature(l.feature).Precision)
 	}
 	switch {
+	case err != nil:
+		return failed(amountCode(err))
 	case l.state == balance.LockHasExpired:
 		return failed(balance.LockExpired)
-	case l.state != balance.LockHeld && (l.state != state || l.value != value || err != nil):
+	case l.state != balance.LockHeld && (l.state != state || l.value != value):
 		return failed(balance.LockSettled)
 	case l.state != balance.LockHeld: // once more
 		again := l.answer
 		again.Events = nil
 		return again, false
-	case err != nil:
-		return failed(amountCode(err))
 	}
 	// What is more than was held is taken first: where it is refused, nothing has changed.
 	var more []*draw
@@ -424,14 +420,14 @@ func (w *world) emitConfirmed(a *answer, l *lock, more []*draw, properties strin
 func (w *world) extend(c *customer, r *request) (answer, bool) {
 	l := c.lock(r.LockID)
 	switch {
-	case !w.canExpire(r.Expires):
-		return failed(balance.InvalidRequest)
 	case l == nil:
 		return failed(balance.LockNotFound)
 	case l.state == balance.LockHasExpired:
 		return failed(balance.LockExpired)
 	case l.state != balance.LockHeld:
 		return failed(balance.LockSettled)
+	case !w.canExpire(r.Expires):
+		return failed(balance.InvalidRequest)
 	}
 	l.expires = r.Expires
 	return answer{Lock: w.showLock(l), Pools: w.showPools()}, true

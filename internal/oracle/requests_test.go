@@ -298,7 +298,7 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 		return failed(balance.CustomerNotFound)
 	case r.Type != "entity.create" && r.Type != "entity.delete" && !c.knows(r.Entity):
 		return failed(balance.EntityNotFound)
-	case r.Started.After(w.now.Add(startTolerance)), ended(r.Expires, w.now):
+	case r.Started.After(w.now.Add(startTolerance)), r.Type != "lock.extend" && ended(r.Expires, w.now):
 		return failed(balance.InvalidRequest)
 	}
 	switch r.Type {
