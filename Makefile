@@ -42,7 +42,7 @@ chaos: ## Break things under load and count what became of every request (needs 
 	go test -count=1 -tags chaos -v -timeout 60m ./test/chaos | grep -vE '^\s+time='
 
 .PHONY: chaos-short
-chaos-short: ## The same, ten seconds a fault
+chaos-short: ## The same, ten seconds a fault, most with one of the two deliveries
 	go test -count=1 -tags chaos -short -v -timeout 30m ./test/chaos | grep -vE '^\s+time='
 
 .PHONY: stream

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/segmentio/kafka-go"
 
 	"tollgate/internal/settings"
 	"tollgate/internal/wire"
@@ -196,5 +197,23 @@ func TestTheLocksOfACustomerAreListed(t *testing.T) {
 	}
 	if text := shownCommand(t, answer(many...)); strings.Count(text, "job-") != mostLocks || !strings.Contains(text, "… and 3 more (-o json shows all)") {
 		t.Errorf("of %d:\n%s", len(many), text)
+	}
+}
+
+func TestLocksAreTold(t *testing.T) {
+	record := func(what, value string) string {
+		return shown(t, func(p page) { p.record(what, kafka.Message{Time: noon, Value: []byte(value)}) })
+	}
+	for _, test := range []struct{ what, value, want string }{
+		{
+			"results", `{"allowed":true,"code":"included","balance":{"feature_id":"messages","remaining":50},"lock":{"lock_id":"job-17","value":20,"expires_at":7}}`,
+			"50 messages left, lock job-17 holds 20\n",
+		},
+		{"usage", `{"id":"e","data":{"lock_id":"job-17"}}`, "e, lock job-17\n"},
+		{"usage", `{"id":"e","data":{}}`, " e\n"},
+	} {
+		if text := record(test.what, test.value); !strings.HasSuffix(text, test.want) {
+			t.Errorf("%s: %q does not end with %q", test.value, text, test.want)
+		}
 	}
 }

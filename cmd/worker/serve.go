@@ -100,6 +100,7 @@ type worker struct {
 	store    *store.Store
 	engine   *engine.Engine
 	consumer *stream.Consumer
+	sweeper  *engine.Sweeper
 	metrics  *ops.Metrics
 	http     *ops.HTTPServer
 	logger   *slog.Logger
@@ -127,18 +128,28 @@ func (s *serving) newWorker(broker kafka.Broker, client redis.UniversalClient, o
 		return nil, fmt.Errorf("--compression: %w", err)
 	}
 	observer, handler := page.serve(w, topics)
+	clock := func() time.Time { return time.Now().Add(s.ClockOffset) }
 	w.engine = engine.New(w.store, rules, engine.Options{
-		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow,
-		Clock: func() time.Time { return time.Now().Add(s.ClockOffset) },
+		Topics: topics, ReplyTopics: s.ReplyTopics, IdempotencyWindow: s.IdempotencyWindow, Clock: clock,
 	}, logger, observer)
+	publisher := kafka.NewPublisher(broker, kafka.PublisherOptions{
+		Compression: compression, Published: w.metrics.Published, Retried: w.metrics.Retried,
+	}, logger)
+	w.sweeper = &engine.Sweeper{
+		Store: w.store, Commands: topics.Commands, Clock: clock, Observer: w.metrics, Logger: logger,
+		Send: func(ctx context.Context, records []kafka.Message) error {
+			return publisher.Publish(ctx, records, kafka.Delivery{
+				Refused: func(kafka.Message, error) ([]kafka.Message, bool) { return nil, false },
+				Failed:  func(err error) error { return err }, // the sweeper tries again, with what is due then
+			})
+		},
+	}
 	w.consumer = stream.NewConsumer(broker, stream.Options{
 		Group: s.KafkaGroup, Topics: []string{topics.Checks, topics.Commands}, SessionTimeout: s.KafkaSessionTimeout,
 		BatchMax: s.BatchMax, BatchLinger: s.BatchLinger, ShutdownTimeout: s.ShutdownTimeout, Refused: w.engine.Refused,
 		ExactlyOnce: s.ExactlyOnce, Lifetimes: w.engine, MaxValueBytes: wire.KeptBytes,
 		InstanceID: s.KafkaInstanceID, Rack: s.ClientRack, OnTruncation: stream.Truncation(s.OnTruncation),
-	}, w.engine, kafka.NewPublisher(broker, kafka.PublisherOptions{
-		Compression: compression, Published: w.metrics.Published, Retried: w.metrics.Retried,
-	}, logger), logger, w.metrics)
+	}, w.engine, publisher, logger, w.metrics)
 	w.metrics.Watch(
 		func() int { return len(w.consumer.Blocked()) },
 		func() int { return len(w.stalls()) },
@@ -174,6 +185,7 @@ func (w *worker) serve(ctx context.Context) error {
 			}
 			return err
 		}
+		group.Go(func() error { w.sweeper.Run(groupCtx); return nil })
 		return w.consumer.Run(groupCtx)
 	})
 	return group.Wait()

@@ -113,6 +113,7 @@ func TestContractsRefuse(t *testing.T) {
 		{c.command, `{"type":"lock.finalize","customer_id":"acme","lock_id":"l","action":"confirm","override_value":-1}`},
 		{c.command, `{"type":"lock.extend","customer_id":"acme","lock_id":"l"}`},
 		{c.command, `{"type":"lock.get","customer_id":"acme"}`},
+		{c.command, `{"type":"lock.expire","customer_id":"acme"}`},
 		{c.checkResult, `{"request_id":"r","allowed":true,"code":"customer_not_found","customer_id":"a","feature_id":"f","evaluated_at":1,"error":{"code":"customer_not_found","message":""}}`},
 		{c.commandResult, `{"request_id":"r","type":"customer.put","customer_id":"a","ok":true,"evaluated_at":1}`},
 		{c.usageEvent, `{"specversion":"1.0"}`},

@@ -26,6 +26,8 @@ type request struct {
 	rules      *rules
 	origin     store.Origin
 	readAt     time.Time
+	// lock is one whose state the command tells, nil for none.
+	lock *balance.Lock
 	// stranger says that the customer does not exist, and that the store keeps in mind to have said so.
 	stranger bool
 }

@@ -40,6 +40,7 @@ var commandTypes = map[string]commandType{
 	"lock.finalize":   {(*command).lockFinalize, (*command).lockFields},
 	"lock.extend":     {(*command).lockExtend, (*command).lockFields},
 	"lock.get":        {(*command).lockGet, (*command).lockFields},
+	"lock.expire":     {(*command).lockExpire, (*command).lockFields},
 }
 
 func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
@@ -106,6 +107,7 @@ func (c *command) answer(reply store.Reply) ([]kafka.Message, error) {
 		return nil, err
 	}
 	c.stranger = outcome.Error != nil && outcome.Error.Code == balance.CustomerNotFound
+	c.noteLock(outcome)
 	result := &wire.CommandResult{
 		RequestID: c.headers.RequestID, Type: c.Type, CustomerID: c.CustomerID, Pools: outcome.Pools, EvaluatedMs: outcome.EvaluatedMs,
 		Error: outcome.Error,

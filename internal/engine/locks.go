@@ -63,3 +63,25 @@ func (c *command) lockFields(outcome *store.CommandOutcome) map[string]any {
 	fields["draws"] = wire.DrawFields(c.rules.catalog, draws)
 	return fields
 }
+
+// lockExpire comes from a Sweeper. It is a record, and no work beside the stream, so that what follows from an expiry
+// is told once, like what follows from any other record.
+func (c *command) lockExpire() (store.Call, *balance.Error) {
+	if c.LockID == "" {
+		return store.Call{}, invalid("lock_id is missing")
+	}
+	return c.engine.store.LockExpire(c.step(true), c.rules.items, c.LockID), nil
+}
+
+// noteLock notes what became of a lock, for the index that sweepers look at.
+func (c *command) noteLock(outcome *store.CommandOutcome) {
+	switch {
+	case outcome.Lock != nil && c.Type != "lock.get":
+		c.lock = &outcome.Lock.Lock
+	case outcome.Error != nil && c.Type == "lock.expire":
+		c.lock = &balance.Lock{} // there is none any more
+	default:
+		return
+	}
+	c.lock.ID = c.LockID
+}

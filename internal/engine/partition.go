@@ -6,6 +6,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"tollgate/internal/balance"
 	"tollgate/internal/store"
 	"tollgate/internal/stream"
 )
@@ -27,6 +28,8 @@ type partition struct {
 	forgotten int64
 	// strangers are customers that do not exist and were asked about, and the offset of the record.
 	strangers []stranger
+	// locks are those of the batch whose state is to be noted.
+	locks map[store.LockRef]balance.Lock
 }
 
 type stranger struct {
@@ -71,6 +74,7 @@ func (p *partition) Decide(ctx context.Context, batch stream.Batch) (stream.Deci
 		p.next = batch.Records[len(batch.Records)-1].Offset + 1
 	}
 	p.next = max(p.next, batch.Next)
+	p.noteLocks(ctx)
 	p.tell()
 	if len(p.strangers) > strangersAtOnce && p.strangers[0].offset < batch.Committed && p.held.empty() {
 		p.forget(ctx, batch.Committed)
@@ -113,7 +117,24 @@ func (p *partition) answered(r *request) {
 			p.strangers = p.strangers[n-mostStrangers:]
 		}
 	}
+	if r.lock != nil {
+		if p.locks == nil {
+			p.locks = map[store.LockRef]balance.Lock{}
+		}
+		p.locks[store.LockRef{CustomerID: r.customerID, LockID: r.lock.ID}] = *r.lock
+	}
 	p.held.passed(r.customerID, r.record.Offset)
+}
+
+// noteLocks tells sweepers what became of locks. If it cannot, they find out.
+func (p *partition) noteLocks(ctx context.Context) {
+	if len(p.locks) == 0 {
+		return
+	}
+	if err := p.engine.store.NoteLocks(ctx, p.locks); err != nil {
+		p.logger.Debug("locks that are settled stay in the index until they are due", "error", err)
+	}
+	clear(p.locks)
 }
 
 // Rest forgets what is committed.

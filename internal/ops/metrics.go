@@ -39,6 +39,8 @@ type Metrics struct {
 	assigned     prometheus.Gauge
 	rebalances   prometheus.Counter
 	heldBack     *heldBack
+	swept        prometheus.Counter
+	sweepsFailed prometheus.Counter
 	checksTopic  string
 }
 
@@ -83,11 +85,14 @@ func NewMetrics() *Metrics {
 		assigned:     prometheus.NewGauge(gauge("group_assigned_partitions", "Partitions, of all topics, that the group has assigned to this worker.")),
 		rebalances:   prometheus.NewCounter(counter("group_generations_total", "Generations of the group that this worker has joined: one for every rebalance.")),
 		evicted:      prometheus.NewGauge(gauge("redis_evicted_keys", "Keys that Redis has evicted since its start, summed over all masters.")),
+		swept:        prometheus.NewCounter(counter("locks_swept_total", "Locks that this worker has found due, and sent lock.expire for.")),
+		sweepsFailed: prometheus.NewCounter(counter("lock_sweep_failures_total", "Tries to find locks that are due, or to send lock.expire, that failed: locks expire with the next request of their customers only.")),
 		catalog:      prometheus.NewGaugeVec(gauge("catalog_info", "1 for the catalogue in force."), []string{"version"}),
 	}
 	m.Registry.MustRegister(
 		m.checks, m.checkLatency, m.batchSize, m.script, m.publish, m.lag, m.usageEvents, m.commands, m.replays,
 		m.oldest, m.skipped, m.joined, m.assigned, m.rebalances, m.deadLetters, m.retries, m.inFlight, m.catalog, m.evicted, m.heldBack.records,
+		m.swept, m.sweepsFailed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), newBuildInfo(),
 	)
 	// A counter that begins at its first event does not rise by it.
@@ -147,6 +152,12 @@ func (m *Metrics) Replayed() { m.replays.Inc() }
 
 // Batched notes a batch about to be decided.
 func (m *Metrics) Batched(records int) { m.batchSize.Observe(float64(records)) }
+
+// Swept counts locks that lock.expire was sent for.
+func (m *Metrics) Swept(locks int) { m.swept.Add(float64(locks)) }
+
+// SweepFailed counts a try to have locks expire that failed.
+func (m *Metrics) SweepFailed() { m.sweepsFailed.Inc() }
 
 // InHand notes that so many more records are being decided or published, or fewer.
 func (m *Metrics) InHand(more int) { m.inFlight.Add(float64(more)) }

@@ -63,6 +63,7 @@ func (s *Store) Check(check *Check, items *Items) Call {
 		if lock.Problem != nil {
 			problem = lock.Problem.Error()
 		}
+		call.lockID, call.lockExpiresMs = lock.ID, lock.ExpiresMs
 		call.args = packArgs(lock.ID, lock.ExpiresMs, lock.OverageBehavior, lock.Properties, problem, int64(lock.Precision))
 	}
 	return call

@@ -169,7 +169,14 @@ func (s *Store) LockFinalize(step Step, items *Items, finalize LockFinalize) Cal
 
 // LockExtend changes when a lock expires.
 func (s *Store) LockExtend(step Step, items *Items, id string, expiresMs int64) Call {
-	return s.command("lock.extend", step, items, id, expiresMs)
+	call := s.command("lock.extend", step, items, id, expiresMs)
+	call.lockID, call.lockExpiresMs = id, expiresMs
+	return call
+}
+
+// LockExpire releases a lock if it is due; whatever else of the customer is, is applied, too.
+func (s *Store) LockExpire(step Step, items *Items, id string) Call {
+	return s.command("lock.expire", step, items, id)
 }
 
 // LockGet asks for a lock.

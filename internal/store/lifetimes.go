@@ -30,22 +30,28 @@ var succeedScript = newScript("succeed")
 // Succeed notes a lifetime where none is noted or the one with the id before, and returns what
 // is noted then: next, or what stood in its way.
 func (s *Store) Succeed(ctx context.Context, partition string, next Lifetime, before string) (Lifetime, error) {
-	for loaded := false; ; loaded = true {
-		text, err := succeedScript.EvalSha(ctx, s.client, []string{s.lifetimesKey()}, partition, before, next.ID, next.Group).Text()
-		if !loaded && redis.HasErrorPrefix(err, "NOSCRIPT") {
-			var client redis.Scripter
-			if client, err = s.clientFor(ctx, s.lifetimesKey()); err == nil {
-				err = succeedScript.load(ctx, client)
-			}
-			if err == nil {
-				continue
-			}
-		}
-		if err != nil {
-			return Lifetime{}, fmt.Errorf("note the lifetime of %s: %w", partition, err)
-		}
-		return readLifetime(text), nil
+	text, err := s.runOnKey(ctx, succeedScript, s.lifetimesKey(), partition, before, next.ID, next.Group).Text()
+	if err != nil {
+		return Lifetime{}, fmt.Errorf("note the lifetime of %s: %w", partition, err)
 	}
+	return readLifetime(text), nil
+}
+
+// runOnKey runs a script on one key, and gives Redis the script first if it does not have it.
+func (s *Store) runOnKey(ctx context.Context, run *script, key string, args ...any) *redis.Cmd {
+	answer := run.EvalSha(ctx, s.client, []string{key}, args...)
+	if !redis.HasErrorPrefix(answer.Err(), "NOSCRIPT") {
+		return answer
+	}
+	client, err := s.clientFor(ctx, key)
+	if err == nil {
+		err = run.load(ctx, client)
+	}
+	if err != nil {
+		answer.SetErr(err)
+		return answer
+	}
+	return run.EvalSha(ctx, s.client, []string{key}, args...)
 }
 
 func readLifetime(text string) Lifetime {

@@ -48,6 +48,9 @@ func (s *Store) Run(ctx context.Context, now time.Time, calls []Call) ([]Reply, 
 	for i := range pending {
 		pending[i] = i
 	}
+	if err := s.indexLocks(ctx, now, calls); err != nil {
+		return nil, err
+	}
 	if s.nodes != nil {
 		return replies, s.runOnShards(ctx, now, calls, pending, replies)
 	}

@@ -58,6 +58,8 @@ type Call struct {
 	kind                           string // RARE.kind
 	refusal                        string
 	args                           []byte // RARE.args; nil for none
+	lockID                         string // of the lock that the step makes, or that expires at another time; "" for none
+	lockExpiresMs                  int64  // 0: as late as may be
 	needs                          []Need // of a check
 	items                          *Items
 	rows                           []byte // of items, those that the step may need

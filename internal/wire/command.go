@@ -72,7 +72,7 @@ func DecodeCommand(value, key []byte) (Command, error) {
 	c.Remaining, c.Usage, c.Add = o.number("remaining"), o.number("usage"), o.number("add")
 	c.Value, c.Properties = o.number("value"), o.raw("properties", maxPropertiesBytes)
 	c.OverageBehavior = o.text("overage_behavior", MaxIDBytes)
-	c.LockID, c.Action, c.OverrideValue = o.id("lock_id"), o.text("action", MaxIDBytes), o.number("override_value")
+	c.LockID, c.Action, c.OverrideValue = o.idOf("lock_id", maxEventIDBytes), o.text("action", MaxIDBytes), o.number("override_value")
 	if o.err != nil {
 		return c, o.err
 	}

@@ -13,6 +13,10 @@ import (
 	"tollgate/internal/balance"
 )
 
+// maxEventIDBytes bounds the id of a usage event (EventID), which a lock has that was given none: the longest name of a
+// topic, and three numbers.
+const maxEventIDBytes = 249 + len("/2147483647/9223372036854775807@9223372036854775807")
+
 // MaxIDBytes bounds customer, feature, entity, plan and balance ids.
 const MaxIDBytes = 256
 
@@ -85,8 +89,11 @@ func (o *object) text(name string, most int) string {
 }
 
 // id reads an optional id, which must not be empty where it is given.
-func (o *object) id(name string) string {
-	id := o.text(name, MaxIDBytes)
+func (o *object) id(name string) string { return o.idOf(name, MaxIDBytes) }
+
+// idOf reads an optional id of at most so many bytes.
+func (o *object) idOf(name string, most int) string {
+	id := o.text(name, most)
 	if id == "" && o.has(name) {
 		o.fail("%s must not be empty", name)
 	}

@@ -100,7 +100,7 @@ func (s *securedKafka) acls() []acl {
 	for _, topic := range []string{topics.Checks, topics.Commands} {
 		all = append(all, acl{resource: kafka.ResourceTypeTopic, name: topic, operation: kafka.ACLOperationTypeRead})
 	}
-	for _, topic := range []string{topics.CheckResults, topics.CommandResults, topics.UsageEvents, topics.DeadLetters} {
+	for _, topic := range []string{topics.CheckResults, topics.CommandResults, topics.UsageEvents, topics.DeadLetters, topics.Commands} {
 		all = append(all, acl{resource: kafka.ResourceTypeTopic, name: topic, operation: kafka.ACLOperationTypeWrite})
 	}
 	return all

@@ -7,3 +7,6 @@ commands['lock.get'] = function(c, id)
   if not lock then return nil, 'lock_not_found' end
   return NOTHING, NOTHING, extra_of_lock(id, lock, 0, '', NOTHING), false
 end
+
+-- lock.expire: the same. What has expired is released before any command.
+commands['lock.expire'] = commands['lock.get']
