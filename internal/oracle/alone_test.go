@@ -24,6 +24,9 @@ func TestTheRulesKeepTheInvariants(t *testing.T) {
 		}
 		for _, name := range customers {
 			tell(topics.Commands, request{Type: "customer.put", Customer: name})
+			for range 3 {
+				tell(topics.Commands, request{Type: "plan.attach", Customer: name, Plan: d.world.catalog.Plans[rapid.IntRange(0, len(d.world.catalog.Plans)-1).Draw(t, "plan")].ID})
+			}
 			tell(topics.Commands, request{Type: "entity.create", Customer: name, Entity: entities[0], Feature: "seats", Units: 1})
 		}
 		t.Repeat(map[string]func(*rapid.T){
