@@ -18,7 +18,7 @@ type answer struct {
 	Entity   string
 	Need     json.Number // "" where it is not known
 	Pool     *wire.PoolRecord
-	Draws    []wire.DrawRecord           // of a check
+	Draws    []wire.DrawRecord           // of a check, and of lock.finalize
 	Both     map[string]*wire.PoolRecord // of a check that draws from two pools
 	Flag     string                      // the plan that includes it
 	Scenario string                      // of the preview
@@ -30,6 +30,10 @@ type answer struct {
 	EntityCount int
 	Flags       map[string]string
 	EventIDs    []string
+	Lock        *wire.LockRecord     // made by a check, or that a command is about
+	Locks       []wire.LockRecord    // customer.get
+	Value       json.Number          // of lock.finalize
+	Forfeited   []wire.ForfeitRecord // of lock.finalize
 	At          int64
 	Events      []event
 }
@@ -43,6 +47,7 @@ type event struct {
 	Draws      []wire.DrawRecord
 	Properties string
 	Deductions []wire.DeductionRecord
+	LockID     string
 }
 
 func (w *world) number(feature string, units int64) json.Number {
@@ -81,10 +86,11 @@ func (w *world) show(p *pool) *wire.PoolRecord {
 		return nil
 	}
 	out := &wire.PoolRecord{FeatureID: p.feature, Rollovers: []wire.RolloverRecord{}}
-	var granted, remaining, usage, purchase int64
+	var granted, remaining, usage, held, purchase int64
 	bounded := true
 	for i, g := range p.grants {
 		granted, remaining, usage = granted+g.included+g.prepaid, remaining+g.remaining(), usage+g.usage()
+		held += g.held
 		out.Unlimited = out.Unlimited || g.unlimited
 		if g.overage {
 			out.OverageAllowed = true
@@ -112,6 +118,7 @@ func (w *world) show(p *pool) *wire.PoolRecord {
 		})
 	}
 	out.Granted, out.Remaining, out.Usage = w.number(p.feature, granted), w.number(p.feature, remaining), w.number(p.feature, usage)
+	out.Held = w.number(p.feature, held)
 	if out.OverageAllowed && bounded {
 		out.MaxPurchase = w.numberOrNil(p.feature, purchase)
 	}
@@ -122,7 +129,7 @@ func (w *world) showGrant(g *grant) wire.BalanceRecord {
 	out := wire.BalanceRecord{
 		ID: g.name(), PlanID: textOrNil(g.plan),
 		IncludedGrant: w.number(g.feature, g.included), PrepaidGrant: w.number(g.feature, g.prepaid),
-		Remaining: w.number(g.feature, g.remaining()), Usage: w.number(g.feature, g.usage()),
+		Remaining: w.number(g.feature, g.remaining()), Usage: w.number(g.feature, g.usage()), Held: w.number(g.feature, g.held),
 		Unlimited: g.unlimited, ExpiresAt: msOrNil(g.expires),
 	}
 	if g.reset.Interval != balance.NoInterval {
@@ -185,13 +192,16 @@ func (w *world) emit(a *answer, entity, feature string, value int64, properties 
 	}
 	for _, d := range draws {
 		for _, l := range d.lines {
-			e.Deductions = append(e.Deductions, wire.DeductionRecord{
-				FeatureID: d.p.feature, BalanceID: l.g.name(), PlanID: textOrNil(l.g.plan), Amount: w.number(d.p.feature, l.amount), Kind: l.kind,
-			})
+			e.Deductions = append(e.Deductions, w.showLine(l.g.feature, l.g.name(), l.g.plan, l.amount, l.kind))
+			l.g.told += l.amount
 		}
 	}
 	a.Events = append(a.Events, e)
 	a.EventIDs = append(a.EventIDs, e.ID)
+}
+
+func (w *world) showLine(feature, name, plan string, amount int64, kind balance.Kind) wire.DeductionRecord {
+	return wire.DeductionRecord{FeatureID: feature, BalanceID: name, PlanID: textOrNil(plan), Amount: w.number(feature, amount), Kind: kind}
 }
 
 // preview is semantics, Preview: scenario and products.

@@ -36,11 +36,15 @@ type grant struct {
 	over                   int64 // beyond the grant; all of the usage where it is unlimited
 	rollovers              []rollover
 	fromRollovers          int64
+	held                   int64 // of the usage, by locks
+	// told is the rest of the usage: usage events tell of it, or none does, because balance.update, a plan that moved, or
+	// a lock that could not give it back made it. The invariants ask for it; no answer does.
+	told int64
 }
 
 type rollover struct {
-	held, left int64
-	expires    time.Time
+	atStart, left int64 // atStart: when the period began
+	expires       time.Time
 }
 
 func (g *grant) name() string {
@@ -234,9 +238,16 @@ func (p *pool) decide(need int64) balance.Code {
 }
 
 type line struct {
-	g      *grant
-	amount int64
-	kind   balance.Kind
+	g         *grant
+	amount    int64
+	kind      balance.Kind
+	rollovers []piece // that make up the amount where kind is rollover, and something was taken
+}
+
+// piece is what was taken of a rollover, which is told by its expiry.
+type piece struct {
+	expires time.Time
+	amount  int64
 }
 
 // take applies need to the pool and returns the lines. Where an amount would not
@@ -267,6 +278,7 @@ func (p *pool) take(need int64, force bool) ([]line, bool) {
 func addLine(lines []line, l line) []line {
 	if n := len(lines); n > 0 && l.kind == balance.KindRollover && lines[n-1].kind == l.kind && lines[n-1].g == l.g {
 		lines[n-1].amount += l.amount
+		lines[n-1].rollovers = append(lines[n-1].rollovers, l.rollovers...)
 		return lines
 	}
 	return append(lines, l)
@@ -281,12 +293,15 @@ func (p *pool) deduct(need int64, force bool) (lines []line) {
 		}
 		*from += amount
 		need -= amount
-		lines = addLine(lines, line{g, amount, kind})
+		lines = addLine(lines, line{g: g, amount: amount, kind: kind})
 	}
 	for _, u := range p.pooledRollovers() {
-		left := u.r.left
-		u.r.left -= min(need, left)
-		take(u.g, &u.g.fromRollovers, left, balance.KindRollover)
+		if amount := min(need, u.r.left); amount > 0 {
+			u.r.left -= amount
+			u.g.fromRollovers += amount
+			need -= amount
+			lines = addLine(lines, line{u.g, amount, balance.KindRollover, []piece{{u.r.expires, amount}}})
+		}
 	}
 	for _, g := range p.grants {
 		if g.unlimited {
@@ -312,16 +327,16 @@ func (p *pool) deduct(need int64, force bool) (lines []line) {
 	return lines
 }
 
-// giveBack is the same order backwards.
+// giveBack is the same order backwards. What is held of a balance can only be given back by its lock.
 func (p *pool) giveBack(amount int64) (lines []line) {
 	give := func(g *grant, from *int64, most int64, kind balance.Kind) int64 {
-		back := min(amount, most)
+		back := min(amount, most, g.usage()-g.held)
 		if back <= 0 {
 			return 0
 		}
 		*from -= back
 		amount -= back
-		lines = addLine(lines, line{g, -back, kind})
+		lines = addLine(lines, line{g: g, amount: -back, kind: kind})
 		return back
 	}
 	backwards := slices.Clone(p.grants)
@@ -342,7 +357,7 @@ func (p *pool) giveBack(amount int64) (lines []line) {
 	rollovers := p.pooledRollovers()
 	slices.Reverse(rollovers)
 	for _, u := range rollovers {
-		u.r.left += give(u.g, &u.g.fromRollovers, u.r.held-u.r.left, balance.KindRollover)
+		u.r.left += give(u.g, &u.g.fromRollovers, u.r.atStart-u.r.left, balance.KindRollover)
 	}
 	return lines
 }

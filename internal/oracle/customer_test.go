@@ -15,6 +15,7 @@ type customer struct {
 	plans    []*attachment
 	entities []*entity
 	keys     map[string]firstAnswer // of idempotency keys; they end with the customer
+	locks    []*lock                // held, or settled and remembered
 }
 
 // maxBalances is how many live balances of one feature the customer, or an entity, may hold.
@@ -42,6 +43,7 @@ type world struct {
 	now       time.Time
 	record    string // <topic>/<partition>/<offset>@<timestamp> of the request at hand
 	customers map[string]*customer
+	forgot    time.Time // when the last of the locks that are forgotten was
 }
 
 // firstAnswer is what the first request with an idempotency key asked and got.
@@ -51,11 +53,17 @@ type firstAnswer struct {
 	answer   answer
 }
 
-// settle applies what is due of all the customer's balances.
+// settle applies what is due: of locks and balances, each at its own time.
 func (c *customer) settle(w *world) {
-	c.grants = slices.DeleteFunc(c.grants, func(g *grant) bool { return ended(g.expires, w.now) })
+	c.expireLocks(w)
+	c.settleBalances(w, w.now)
+}
+
+// settleBalances applies what is due of all the customer's balances up to a time.
+func (c *customer) settleBalances(w *world, until time.Time) {
+	c.grants = slices.DeleteFunc(c.grants, func(g *grant) bool { return ended(g.expires, until) })
 	for _, g := range c.grants {
-		g.settle(w.catalog, w.now)
+		g.settle(w.catalog, until)
 	}
 }
 
@@ -271,8 +279,12 @@ func (c *customer) move(inUse map[holding]int64, to *attachment) balance.Code {
 		if len(p.grants) == 0 {
 			continue
 		}
-		if _, fits := p.take(usage, true); !fits || usage > balance.MaxUnits {
+		lines, fits := p.take(usage, true)
+		if !fits || usage > balance.MaxUnits {
 			return balance.AmountOutOfRange
+		}
+		for _, l := range lines {
+			l.g.told += l.amount
 		}
 	}
 	return ""

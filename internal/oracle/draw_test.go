@@ -16,6 +16,7 @@ var (
 	entities   = []string{"ann", "b:ob", "3:x"}
 	grantIDs   = []string{"gift", "bonus", "@"}
 	badIDs     = []string{"auto-1", "auto-", "free/messages", "/"}
+	lockIDs    = []string{"", "", "L1", "L2", "l:3"}
 	balanceIDs = []string{"", "", "", "", "gift", "bonus", "free/messages", "pro/credits", "team/messages@ann", "pack/tokens", "auto-1"}
 )
 
@@ -40,8 +41,9 @@ func drawFeature(t *rapid.T, c *balance.Catalog, wanted func(*balance.Feature) b
 	return rapid.SampledFrom(ids).Draw(t, "feature")
 }
 
-func isMetered(f *balance.Feature) bool { return f.Type != balance.Boolean }
-func isSeat(f *balance.Feature) bool    { return f.Type == balance.Metered && !f.Consumable }
+func isMetered(f *balance.Feature) bool    { return f.Type != balance.Boolean }
+func isConsumable(f *balance.Feature) bool { return f.Type != balance.Boolean && f.Consumable }
+func isSeat(f *balance.Feature) bool       { return f.Type == balance.Metered && !f.Consumable }
 
 // drawUnits draws an amount of a feature: mostly as small as the grants, sometimes
 // of a fraction, sometimes at the edge of what fits.
@@ -85,14 +87,18 @@ func drawKey(t *rapid.T) string {
 	return ""
 }
 
-func drawCheck(t *rapid.T, c *balance.Catalog, ids []string, now time.Time) request {
+func drawCheck(t *rapid.T, w *world, ids []string) request {
+	c, now := w.catalog, w.now
 	r := request{
 		Customer: one(t, "customer", customers...), Entity: drawEntity(t, ids), Key: drawKey(t),
 		Feature: drawFeature(t, c, func(*balance.Feature) bool { return true }),
 		Deduct:  one(t, "send_event", true, true, false), Preview: rapid.Bool().Draw(t, "with_preview"),
 	}
 	r.Units = drawUnits(t, c, r.Feature, anySign)
-	if r.Deduct && rapid.Bool().Draw(t, "with properties") {
+	if seldom(t, "lock", 2) {
+		drawLock(t, w, &r)
+	}
+	if (r.Deduct || r.Lock) && rapid.Bool().Draw(t, "with properties") {
 		r.Properties = `{"model":"small","n":1.10}`
 	}
 	if seldom(t, "urgent", 4) {
@@ -104,13 +110,15 @@ func drawCheck(t *rapid.T, c *balance.Catalog, ids []string, now time.Time) requ
 	return r
 }
 
-func drawCommand(t *rapid.T, c *balance.Catalog, ids []string, now time.Time) request {
+func drawCommand(t *rapid.T, w *world, ids []string) request {
+	c, now := w.catalog, w.now
 	r := request{
 		Customer: one(t, "customer", customers...), Key: drawKey(t),
 		Type: one(t, "type", "customer.put", "customer.get", "customer.delete",
 			"plan.attach", "plan.attach", "plan.attach", "plan.attach", "plan.detach",
 			"entity.create", "entity.create", "entity.delete", "balance.grant", "balance.grant",
-			"balance.update", "balance.update", "usage.track", "usage.track", "usage.track"),
+			"balance.update", "balance.update", "usage.track", "usage.track", "usage.track",
+			"lock.finalize", "lock.finalize", "lock.finalize", "lock.finalize", "lock.extend", "lock.get"),
 	}
 	switch r.Type {
 	case "customer.delete":
@@ -150,8 +158,116 @@ func drawCommand(t *rapid.T, c *balance.Catalog, ids []string, now time.Time) re
 				r.Overage = "cap" // the default, said; to an idempotency key that may be another question
 			}
 		}
+	case "lock.finalize", "lock.extend", "lock.get":
+		drawLockCommand(t, w, &r)
 	}
 	return r
+}
+
+// drawLock makes a lock of a check.
+func drawLock(t *rapid.T, w *world, r *request) {
+	if !seldom(t, "lock anything", 3) {
+		r.Feature = drawFeature(t, w.catalog, isConsumable)
+		r.Units = drawUnits(t, w.catalog, r.Feature, 0)
+	}
+	r.Lock, r.LockID = true, one(t, "lock_id", lockIDs...)
+	r.Overage = one(t, "overage", "", "", "reject", "cap", "allow", "allow")
+	if seldom(t, "bad overage", 6) {
+		r.Overage = "borrow"
+	}
+	if r.Units < 0 && !seldom(t, "negative", 3) {
+		r.Units = 0
+	}
+	if rapid.Bool().Draw(t, "ends early") {
+		r.Expires = drawExpiry(t, w, r.Customer)
+	}
+}
+
+// drawExpiry draws when a lock ends: soon, late, when something else is due, or at a time that is refused.
+func drawExpiry(t *rapid.T, w *world, customer string) time.Time {
+	if due := w.due(customer); len(due) > 0 && rapid.Bool().Draw(t, "when something is due") {
+		return rapid.SampledFrom(due).Draw(t, "due").Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "ms beside")) * time.Millisecond)
+	}
+	if seldom(t, "refused", 3) {
+		return w.now.Add(one(t, "refused", -time.Hour, 0, longestLock+time.Millisecond, 1000*time.Hour))
+	}
+	return w.now.Add(one(t, "expires", time.Millisecond, time.Second, 30*time.Second, 10*time.Minute, time.Hour, 7*time.Hour, 20*time.Hour, longestLock))
+}
+
+// drawLockCommand draws what is done with a lock: mostly with one that is there.
+func drawLockCommand(t *rapid.T, w *world, r *request) {
+	r.LockID = one(t, "lock_id", lockIDs[2:]...)
+	if seldom(t, "no lock_id", 5) {
+		r.LockID = ""
+	}
+	units, precision := int64(5), 0
+	if with := w.withLocks(); len(with) > 0 && !seldom(t, "any lock", 3) {
+		r.Customer = rapid.SampledFrom(with).Draw(t, "customer with locks")
+		locks := w.customers[r.Customer].locks
+		l := locks[rapid.IntRange(0, len(locks)-1).Draw(t, "lock")]
+		r.LockID, units, precision = l.id, l.units, w.catalog.Feature(l.feature).Precision
+	}
+	switch r.Type {
+	case "lock.extend":
+		if !seldom(t, "no expires_at", 5) {
+			r.Expires = drawExpiry(t, w, r.Customer)
+		}
+	case "lock.finalize":
+		drawFinalize(t, r, units, precision)
+	}
+}
+
+func drawFinalize(t *rapid.T, r *request, units int64, precision int) {
+	r.Action = one(t, "action", "confirm", "confirm", "confirm", "release")
+	if seldom(t, "bad action", 6) {
+		r.Action = one(t, "bad action", "", "abort")
+	}
+	if rapid.Bool().Draw(t, "with properties") {
+		r.Properties = one(t, "properties", `{"model":"large"}`, `{}`)
+	}
+	if r.Action == "release" && !seldom(t, "override a release", 5) {
+		return
+	}
+	switch rapid.IntRange(0, 11).Draw(t, "override") {
+	case 0, 1, 2, 3:
+		r.Override = balance.FormatUnits(rapid.Int64Range(0, units).Draw(t, "at most what is held"), precision)
+	case 4, 5:
+		r.Override = balance.FormatUnits(min(units, balance.MaxUnits/2)+rapid.Int64Range(1, 400).Draw(t, "beyond what is held"), precision)
+	case 6:
+		r.Override = balance.FormatUnits(2*min(units, balance.MaxUnits/2), precision)
+	case 7:
+		r.Override = one(t, "odd value", "0", "-1", "0.0000000001", "9007199254740991", "90071992547409910")
+	}
+}
+
+// withLocks are the customers that have locks, held or settled.
+func (w *world) withLocks() (with []string) {
+	for _, name := range customers {
+		if c := w.customers[name]; c != nil && len(c.locks) > 0 {
+			with = append(with, name)
+		}
+	}
+	return with
+}
+
+// due are the times within a day at which something happens to what a customer holds.
+func (w *world) due(customer string) (times []time.Time) {
+	c := w.customers[customer]
+	if c == nil {
+		return nil
+	}
+	for _, g := range c.grants {
+		times = append(times, g.nextReset, g.expires)
+		for _, r := range g.rollovers {
+			times = append(times, r.expires)
+		}
+	}
+	for _, l := range c.locks {
+		times = append(times, l.expires, l.until)
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	times = slices.CompactFunc(times, time.Time.Equal)
+	return slices.DeleteFunc(times, func(at time.Time) bool { return !at.After(w.now) || at.After(w.now.Add(longestLock)) })
 }
 
 func drawAttachment(t *rapid.T, c *balance.Catalog, r *request, now time.Time) {
@@ -204,7 +320,16 @@ func encode(c *balance.Catalog, r *request) []byte {
 	set("plan_id", r.Plan)
 	set("balance_id", r.Balance)
 	set("event_name", r.EventName)
-	set("overage_behavior", r.Overage)
+	if r.Type == "" {
+		encodeLock(fields, r)
+	} else {
+		set("overage_behavior", r.Overage)
+		set("lock_id", r.LockID)
+	}
+	set("action", r.Action)
+	if r.Override != "" {
+		fields["override_value"] = json.Number(r.Override)
+	}
 	amount := func(feature string, units int64) json.Number {
 		precision := 0
 		if f := c.Feature(feature); f != nil {
@@ -234,7 +359,7 @@ func encode(c *balance.Catalog, r *request) []byte {
 	if !r.Started.IsZero() {
 		fields["starts_at"] = r.Started.UnixMilli()
 	}
-	if !r.Expires.IsZero() {
+	if !r.Expires.IsZero() && r.Type != "" {
 		fields["expires_at"] = r.Expires.UnixMilli()
 	}
 	if r.Quantities != nil {
@@ -249,4 +374,19 @@ func encode(c *balance.Catalog, r *request) []byte {
 		panic(err)
 	}
 	return text
+}
+
+func encodeLock(fields map[string]any, r *request) {
+	if !r.Lock {
+		return
+	}
+	fields["lock"] = map[string]any{"enabled": true}
+	set := func(name string, value any, there bool) {
+		if there {
+			fields["lock"].(map[string]any)[name] = value
+		}
+	}
+	set("lock_id", r.LockID, r.LockID != "")
+	set("overage_behavior", r.Overage, r.Overage != "")
+	set("expires_at", r.Expires.UnixMilli(), !r.Expires.IsZero())
 }

@@ -106,12 +106,42 @@ func (d *driver) draw(t *rapid.T, topic string) (from int) {
 	return from
 }
 
+// hold sends a few checks that hold what they take.
+func (d *driver) hold(t *rapid.T) {
+	from := len(d.sent[topics.Checks])
+	for range rapid.IntRange(1, 4).Draw(t, "batch") {
+		d.add(topics.Checks, d.drawHold(t))
+	}
+	d.decide(t, topics.Checks, from)
+}
+
+func (d *driver) drawHold(t *rapid.T) request {
+	r := drawCheck(t, d.world, d.entities)
+	drawLock(t, d.world, &r)
+	return r
+}
+
+// settle sends a few commands about locks.
+func (d *driver) settle(t *rapid.T) {
+	from := len(d.sent[topics.Commands])
+	for range rapid.IntRange(1, 4).Draw(t, "batch") {
+		d.add(topics.Commands, d.drawSettlement(t))
+	}
+	d.decide(t, topics.Commands, from)
+}
+
+func (d *driver) drawSettlement(t *rapid.T) request {
+	r := request{Type: one(t, "type", "lock.finalize", "lock.finalize", "lock.finalize", "lock.finalize", "lock.extend", "lock.get"), Customer: customers[0], Key: drawKey(t)}
+	drawLockCommand(t, d.world, &r)
+	return r
+}
+
 func (d *driver) drawRequest(t *rapid.T, topic string) request {
 	var r request
 	if topic == topics.Checks {
-		r = drawCheck(t, d.world.catalog, d.entities, d.now)
+		r = drawCheck(t, d.world, d.entities)
 	} else {
-		r = drawCommand(t, d.world.catalog, d.entities, d.now)
+		r = drawCommand(t, d.world, d.entities)
 	}
 	isAmount := r.Type == "" || r.Type == "usage.track" || r.Type == "balance.update"
 	if d.crowded && isAmount && max(r.Units, -r.Units) < 1<<20 && rapid.Bool().Draw(t, "of many") {
@@ -138,6 +168,13 @@ func (d *driver) drawRequest(t *rapid.T, topic string) request {
 		if seldom(t, "another amount", 2) && earlier.Units > 1 {
 			earlier.Units--
 		}
+	}
+	isAboutLock := earlier.Lock || strings.HasPrefix(earlier.Type, "lock.")
+	if isAboutLock && seldom(t, "another lock", 2) {
+		earlier.LockID = one(t, "lock_id", lockIDs...)
+	}
+	if earlier.Type == "" && seldom(t, "lock or not", 3) {
+		earlier.Lock = !earlier.Lock
 	}
 	return earlier
 }

@@ -128,7 +128,7 @@ func (d *driver) failLate(t *rapid.T) {
 		case r.Type == "":
 			r.Deduct = true
 		default:
-			r.Type = "customer.put"
+			r = request{Type: "customer.put", Customer: r.Customer, Key: r.Key}
 		}
 		d.add(topic, r)
 	}

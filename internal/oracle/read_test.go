@@ -16,6 +16,7 @@ import (
 type result struct {
 	wire.ResultRecord
 	OK       *bool                       `json:"ok"`
+	Type     string                      `json:"type"`
 	Balances map[string]*wire.PoolRecord `json:"balances"`
 	EventIDs []string                    `json:"usage_event_ids"`
 	Plans    []struct {
@@ -28,6 +29,10 @@ type result struct {
 	} `json:"entities"`
 	Flags       map[string]*wire.FlagRecord `json:"flags"`
 	EntityCount int                         `json:"entity_count"`
+	Lock        *wire.LockRecord            `json:"lock"` // of a check without some of its fields
+	Locks       []wire.LockRecord           `json:"locks"`
+	Value       json.Number                 `json:"value"`
+	Forfeited   []wire.ForfeitRecord        `json:"forfeited"`
 }
 
 func decode(t *rapid.T, record kafka.Message, into any) {
@@ -40,7 +45,7 @@ func decode(t *rapid.T, record kafka.Message, into any) {
 func read(t *rapid.T, records []kafka.Message) answer {
 	var r result
 	decode(t, records[0], &r)
-	a := answer{At: r.EvaluatedAt, EventIDs: r.EventIDs}
+	a := answer{At: r.EvaluatedAt, EventIDs: r.EventIDs, Lock: r.Lock}
 	if a.EventIDs == nil && r.UsageEventID != "" {
 		a.EventIDs = []string{r.UsageEventID}
 	}
@@ -85,9 +90,13 @@ func readCommand(r *result, a *answer) {
 	if r.Error != nil {
 		a.Code = r.Error.Code
 	}
+	if r.Type == "lock.finalize" && r.Error == nil {
+		a.Value, a.Draws, a.Forfeited = r.Value, r.Draws, r.Forfeited
+	}
 	if r.Plans == nil {
 		return
 	}
+	a.Locks = r.Locks
 	a.Plans, a.Flags, a.Entities = []string{}, map[string]string{}, map[string]map[string]*wire.PoolRecord{}
 	for _, plan := range r.Plans {
 		a.Plans = append(a.Plans, plan.PlanID+"@"+text(plan.EntityID))
@@ -130,6 +139,7 @@ func readEvent(t *rapid.T, record kafka.Message) event {
 	return event{
 		ID: e.ID, Entity: text(e.Data.EntityID), Feature: e.Data.FeatureID, Value: e.Data.Value,
 		Draws: e.Data.Draws, Properties: string(e.Data.Properties), Deductions: e.Data.Deductions,
+		LockID: e.Data.LockID,
 	}
 }
 

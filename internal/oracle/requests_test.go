@@ -34,17 +34,26 @@ type request struct {
 	Field      string // of balance.update
 	EventName  string
 	Overage    string
+
+	Lock     bool // a check that holds what it takes; until Expires
+	LockID   string
+	Action   string
+	Override string // override_value as it is written, "" where it is absent
 }
 
 // remembered says whether the outcome is kept for redelivery.
 func (r *request) remembered() bool {
-	return r.Type != "customer.get" && (r.Type != "" || r.Deduct)
+	return r.Type != "customer.get" && r.Type != "lock.get" && (r.Type != "" || r.Deduct || r.Lock)
 }
 
 // question is what an idempotency key belongs to (semantics: Redelivery and repeats).
 func (r *request) question() string {
 	if r.Type == "" {
-		return fmt.Sprintf("check %q %q %d", r.Feature, r.Entity, r.Units)
+		question := fmt.Sprintf("check %q %q %d", r.Feature, r.Entity, r.Units)
+		if r.Lock {
+			question += fmt.Sprintf(" lock %q", r.LockID)
+		}
+		return question
 	}
 	asked := *r
 	asked.Key, asked.Deadline, asked.Properties = "", time.Time{}, ""
@@ -65,11 +74,13 @@ func (w *world) answerTo(r *request, record string) answer {
 	var changed bool
 	if r.Type == "" {
 		a = w.check(c, r)
-		changed = len(a.Events) > 0
+		changed = len(a.Events) > 0 || a.Lock != nil
 	} else {
 		a, changed = w.command(c, r)
 	}
-	a.At = w.now.UnixMilli()
+	if a.At == 0 { // it is not another's answer
+		a.At = w.now.UnixMilli()
+	}
 	if c := w.customers[r.Customer]; c != nil && r.Key != "" && changed {
 		c.keys[r.Key] = firstAnswer{r.question(), w.now.Add(window), a}
 	}
@@ -109,7 +120,7 @@ func (w *world) check(c *customer, r *request) answer {
 		a.Code = balance.CustomerNotFound
 	case !c.knows(r.Entity):
 		a.Code = balance.EntityNotFound
-	case feature.Type == balance.Boolean && r.Deduct:
+	case feature.Type == balance.Boolean && (r.Deduct || r.Lock):
 		a.Code = balance.FlagNotConsumable
 	case feature.Type == balance.Boolean:
 		a.Code, a.Flag = balance.NotEntitled, c.flag(r.Feature, r.Entity)
@@ -117,7 +128,12 @@ func (w *world) check(c *customer, r *request) answer {
 			a.Code = balance.Flagged
 		}
 	default:
-		w.checkPools(c, r, &a)
+		if r.Lock {
+			a.Code = w.refuseLock(c, feature, r)
+		}
+		if a.Code == "" {
+			w.checkPools(c, r, &a)
+		}
 	}
 	if r.Preview && !a.Code.IsError() && !a.Code.Allowed() {
 		w.preview(&a, c, feature, r.Entity, a.Pool != nil)
@@ -133,7 +149,7 @@ func (w *world) checkPools(c *customer, r *request, a *answer) {
 	}
 	if a.Code.Allowed() {
 		taken := choice.draws
-		if !r.Deduct {
+		if !r.Deduct && !r.Lock {
 			taken = imagined(taken)
 		}
 		if !take(taken, false) {
@@ -141,7 +157,10 @@ func (w *world) checkPools(c *customer, r *request, a *answer) {
 			return
 		}
 		a.Draws = w.showDraws(taken)
-		if r.Deduct {
+		switch {
+		case r.Lock:
+			a.Lock = w.hold(c, r, &choice)
+		case r.Deduct:
 			w.emit(a, r.Entity, r.Feature, r.Units, r.Properties, taken)
 		}
 	}
@@ -269,6 +288,8 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 	}
 	plan := w.catalog.Plan(r.Plan)
 	switch {
+	case strings.HasPrefix(r.Type, "lock.") && r.misusesLock():
+		return failed(balance.InvalidRequest)
 	case r.Type == "plan.attach" && plan == nil:
 		return failed(balance.PlanNotFound)
 	case r.Type == "balance.grant" && (strings.Contains(r.Balance, "/") || strings.HasPrefix(r.Balance, "auto-")):
@@ -277,7 +298,7 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 		return failed(balance.CustomerNotFound)
 	case r.Type != "entity.create" && r.Type != "entity.delete" && !c.knows(r.Entity):
 		return failed(balance.EntityNotFound)
-	case r.Started.After(w.now.Add(startTolerance)), ended(r.Expires, w.now):
+	case r.Started.After(w.now.Add(startTolerance)), r.Type != "lock.extend" && ended(r.Expires, w.now):
 		return failed(balance.InvalidRequest)
 	}
 	switch r.Type {
@@ -316,6 +337,12 @@ func (w *world) command(c *customer, r *request) (answer, bool) {
 		return w.updateBalance(c, r)
 	case "usage.track":
 		return w.track(c, r)
+	case "lock.finalize":
+		return w.finalize(c, r)
+	case "lock.extend":
+		return w.extend(c, r)
+	case "lock.get":
+		return w.getLock(c, r), false
 	}
 	panic("no such command: " + r.Type)
 }
@@ -339,7 +366,7 @@ const entitiesShown = 100
 func (w *world) get(c *customer) answer {
 	a := answer{
 		Pools: w.showAll(c, ""), Plans: []string{}, Flags: map[string]string{},
-		Entities: map[string]map[string]*wire.PoolRecord{},
+		Entities: map[string]map[string]*wire.PoolRecord{}, Locks: w.showLocks(c),
 	}
 	shown := c.entities
 	if len(shown) > entitiesShown {
@@ -462,39 +489,43 @@ func (w *world) updateBalance(c *customer, r *request) (answer, bool) {
 		}
 		p.grants = p.grants[at : at+1]
 	}
-	var remaining, usage, over int64
+	var remaining, usage, over, held int64
 	for _, g := range p.grants {
 		if g.unlimited && r.Field != "usage" {
 			return failed(balance.InvalidRequest)
 		}
-		remaining, usage, over = remaining+g.remaining(), usage+g.usage(), over+g.over
+		remaining, usage, over, held = remaining+g.remaining(), usage+g.usage(), over+min(g.over, g.usage()-g.held), held+g.held
 	}
 	switch {
 	case len(p.grants) == 0:
 		return failed(balance.BalanceNotFound)
 	case r.Field != "add" && (remaining > balance.MaxUnits || usage > balance.MaxUnits):
 		return failed(balance.AmountOutOfRange)
+	case r.Field == "usage" && r.Units < held:
+		return failed(balance.InvalidRequest)
 	}
 	grantMore := func(units int64) {
 		p.grants[0].raise(units, 0)
 		p.grants[0].added += units
 	}
-	var undo []func()
+	var before []*grant
 	for _, g := range p.grants {
-		was := g.clone()
-		undo = append(undo, func() { *g = *was })
+		before = append(before, g.clone())
 	}
 	code := balance.Code("")
 	switch {
 	case r.Field == "remaining" && r.Units < remaining:
 		p.deduct(remaining-r.Units, false)
 	case r.Field == "remaining" && r.Units > remaining:
-		p.giveBack(over + r.Units - remaining)
+		p.giveBack(over + r.Units - remaining) // overage first, which leaves the remaining as it is
 		remaining = 0
 		for _, g := range p.grants {
 			remaining += g.remaining()
 		}
-		grantMore(r.Units - remaining)
+		// Overage that is left is held. Granting more covers it first.
+		if r.Units > remaining {
+			grantMore(p.grants[0].over + r.Units - remaining)
+		}
 	case r.Field == "usage" && r.Units > usage:
 		p.deduct(r.Units-usage, true)
 	case r.Field == "usage" && r.Units < usage:
@@ -510,10 +541,13 @@ func (w *world) updateBalance(c *customer, r *request) (answer, bool) {
 		}
 	}
 	if code != "" {
-		for _, restore := range undo {
-			restore()
+		for i, g := range p.grants {
+			*g = *before[i]
 		}
 		return failed(code)
+	}
+	for i, g := range p.grants {
+		g.told += g.usage() - before[i].usage() // without an event
 	}
 	return answer{Pools: w.showPools(whole)}, true
 }
@@ -553,6 +587,19 @@ func (w *world) anyway(choice *choice, feature string) balance.Code {
 	return balance.Overage
 }
 
+// consume takes an amount without asking. It returns what was drawn, or would have been.
+func (w *world) consume(c *customer, feature, entity string, units int64, overageBehavior string) ([]*draw, balance.Code) {
+	choice := w.choose(c, feature, entity, units)
+	code, force := choice.code, false
+	if !code.Allowed() && code != balance.NotEntitled && code != balance.AmountOutOfRange && overageBehavior != "reject" {
+		code, force = w.anyway(&choice, feature), overageBehavior == "allow"
+	}
+	if code.Allowed() && !take(choice.draws, force) {
+		code = balance.AmountOutOfRange
+	}
+	return choice.draws, code
+}
+
 // track is semantics, Usage without asking.
 func (w *world) track(c *customer, r *request) (answer, bool) {
 	var features []string
@@ -571,23 +618,16 @@ func (w *world) track(c *customer, r *request) (answer, bool) {
 		if r.EventName != "" {
 			units *= w.seat(feature) // a whole number, in the units of each
 		}
-		choice := w.choose(c, feature, r.Entity, units)
-		code, force := choice.code, false
-		if !code.Allowed() && code != balance.NotEntitled && code != balance.AmountOutOfRange && r.Overage != "reject" {
-			code, force = w.anyway(&choice, feature), r.Overage == "allow"
-		}
-		for _, d := range choice.draws {
+		draws, code := w.consume(c, feature, r.Entity, units, cmp.Or(r.Overage, "cap"))
+		for _, d := range draws {
 			pools = append(pools, d.p)
-		}
-		if code.Allowed() && !take(choice.draws, force) {
-			code = balance.AmountOutOfRange
 		}
 		if !code.Allowed() {
 			refusal = cmp.Or(refusal, code)
 			continue
 		}
 		tracked = true
-		w.emit(&a, r.Entity, feature, units, r.Properties, choice.draws)
+		w.emit(&a, r.Entity, feature, units, r.Properties, draws)
 	}
 	if !tracked {
 		return failed(refusal)

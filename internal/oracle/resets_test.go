@@ -30,7 +30,7 @@ func (g *grant) applyReset(catalog *balance.Catalog) {
 	}
 	g.dropRollovers(at)
 	g.rollOver(left, at, period)
-	g.usedIncluded, g.usedPrepaid, g.over, g.fromRollovers = 0, 0, 0, 0
+	g.usedIncluded, g.usedPrepaid, g.over, g.fromRollovers, g.held, g.told = 0, 0, 0, 0, 0, 0
 	g.nextReset = nextBoundary(g.anchor, g.reset, at)
 }
 
@@ -87,7 +87,7 @@ func (g *grant) rollOver(left int64, at time.Time, period balance.Reset) {
 	}
 	g.rollovers = slices.DeleteFunc(g.rollovers, func(r rollover) bool { return r.left == 0 })
 	for i := range g.rollovers {
-		g.rollovers[i].held = g.rollovers[i].left
+		g.rollovers[i].atStart = g.rollovers[i].left
 	}
 }
 
@@ -107,8 +107,8 @@ func TestSkippingEndsAsWalking(t *testing.T) {
 			g.rule = &balance.Rollover{Max: one(t, "max", int64(0), 3, 10, 40, 300), ExpiryMonths: one(t, "months", 0, 1, 2, 3)}
 		}
 		for range rapid.IntRange(0, 4).Draw(t, "rollovers") { // of another rule, which may have let them live longer
-			held := one(t, "held", int64(1), 4, 40)
-			r := rollover{held: held, left: rapid.Int64Range(0, held).Draw(t, "left")}
+			atStart := one(t, "at start", int64(1), 4, 40)
+			r := rollover{atStart: atStart, left: rapid.Int64Range(0, atStart).Draw(t, "left")}
 			if rapid.Bool().Draw(t, "expires") {
 				r.expires = anchor.Add(time.Duration(one(t, "expires after", 1, 20, 100, 400)) * 24 * time.Hour)
 			}
