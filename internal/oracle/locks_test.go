@@ -413,6 +413,12 @@ func (w *world) emitConfirmed(a *answer, l *lock, more []*draw, properties strin
 			taken.g.told += taken.amount
 		}
 	}
+	// As in other events, the lines of a pool stand together.
+	place := map[string]int{}
+	for i, d := range a.Draws {
+		place[d.FeatureID] = i
+	}
+	slices.SortStableFunc(e.Deductions, func(a, b wire.DeductionRecord) int { return cmp.Compare(place[a.FeatureID], place[b.FeatureID]) })
 	a.Events, a.EventIDs = []event{e}, []string{e.ID}
 }
 
