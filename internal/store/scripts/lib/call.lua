@@ -159,6 +159,14 @@ local function expire_key(c, key, ms)
   c.expires = c.expires or {}
   c.expires[#c.expires + 1], c.expires[#c.expires + 2] = key, ms
 end
+-- Takes back that a key is given an end.
+local function keep_key(c, key)
+  local kept = {}
+  for i = 1, #(c.expires or NOTHING), 2 do
+    if c.expires[i] ~= key then kept[#kept + 1], kept[#kept + 2] = c.expires[i], c.expires[i + 1] end
+  end
+  c.expires = kept
+end
 local function drop_key(c, key)
   c.drops = c.drops or {}
   c.drops[#c.drops + 1] = key

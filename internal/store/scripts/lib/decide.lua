@@ -84,14 +84,12 @@ local function decide_lock(c, entity)
   if not choice.allowed then
     return end_with_choice(c, choice, false, a[at + STEP.asked] % ASKED.keep >= ASKED.preview and attached_plans(c, entity) or nil)
   end
-  local texts = texts_of(choice)
-  for _, view in ipairs(choice) do view.hold = true end
+  for _, view in ipairs(choice) do view.hold = {} end
   if not apply(choice) then return end_without_pool(c, 'amount_out_of_range') end
-  local outcome = outcome_of_choice(choice)
-  if not make_lock(c, choice, texts, id, entity and entity.entity or '', a[from + 1], candidates_of(a, from, to), expires, behaviour, properties, precision) then
-    return end_without_pool(c, 'amount_out_of_range: it would be drawn from more than 1000 rollovers')
-  end
-  return finish(c, struct_pack(formats.lock_head, MARK.lock, expires) .. outcome, true)
+  resumable = false -- also if nothing was taken
+  -- Before the outcome, whose lines are those of its snapshots.
+  make_lock(c, choice, id, entity and entity.entity or '', a[from + 1], candidates_of(a, from, to), expires, behaviour, properties, precision)
+  return finish(c, struct_pack(formats.lock_head, MARK.lock, expires) .. outcome_of_choice(choice), true)
 end
 
 local function decide_pool(c, entity, asked)

@@ -16,7 +16,10 @@ local function add_line(view, lines, n, i, amount, kind)
   lines[m + 1], lines[m + 2], lines[m + 3], lines[m + 4] = n - 1, (i - POOL.base) / B.size, amount, kind
   local p = view.parts[n]
   p.touched = true
-  if view.hold then p.s[i + B.held] = p.s[i + B.held] + amount end
+  if view.hold then
+    view.hold[p] = p.text -- it is packed again when the change ends
+    p.s[i + B.held] = p.s[i + B.held] + amount
+  end
 end
 
 -- Moves what there is, up to left, into or out of a value of a balance, and returns what is still left.

@@ -325,6 +325,7 @@ local LIMIT = {
   locks = 1000,           -- that a customer holds
   lock_ms = 86400000,     -- the longest time that a lock is held
   lock_memory = 86400000, -- how long a lock that is settled is remembered, ms
+  slack = 7200000,        -- how much longer keys last that a clock decides about
   pieces = 1000,          -- rollovers that a lock may draw from
 }
 

@@ -21,9 +21,12 @@ local function lock_of(c, id)
 end
 
 local function put_lock(c, id, lock)
+  local key = lock_key(c, id)
   c.locks[id] = lock
-  put_key(c, lock_key(c, id), text_of(lock))
-  if lock[LOCK.state] ~= STATE.held then expire_key(c, lock_key(c, id), max(1, lock[LOCK.settled] + LIMIT.lock_memory - now)) end
+  put_key(c, key, text_of(lock))
+  keep_key(c, key) -- an earlier lock of this id may have been given an end
+  -- LIMIT.slack: another worker's clock may be behind.
+  if lock[LOCK.state] ~= STATE.held then expire_key(c, key, max(1, lock[LOCK.settled] + LIMIT.lock_memory + LIMIT.slack - now)) end
 end
 
 -- The list of the locks that are held: the life of the customer, and HELD of each.
@@ -59,38 +62,34 @@ local function relist(c, gone, values)
   put_held_locks(c, list)
 end
 
--- What a lock took from a view: adds a LINE for each line. texts are the view's pools as they were before. False if it came
--- from too many rollovers.
-local function add_lines(view, texts, lines)
-  for l = 1, #view.lines, 4 do
-    local p, i = view.parts[view.lines[l] + 1], view.lines[l + 1] * B.size + POOL.base
-    local kind, d, pieces = view.lines[l + 3], values_of(p.s[i + B.details]), ''
-    if kind == KIND.rollover then
-      pieces = pieces_between(values_of_pool(texts[p])[i + B.rollovers], p.s[i + B.rollovers])
-      if not pieces then return false end
-    end
-    -- One balance may have several lines of rollovers, whose pieces are all in the first.
-    local last = lines[#lines]
-    for _, line in ipairs(lines) do
-      if kind == KIND.rollover and line[LINE.kind] == kind and line[LINE.seq] == d[D.seq] then last = line end
-    end
-    if last and kind == KIND.rollover and last[LINE.kind] == kind and last[LINE.seq] == d[D.seq] then
-      last[LINE.amount] = last[LINE.amount] + view.lines[l + 2]
-    else
-      lines[#lines + 1] = {
-        view.feature, p.owner.entity, d[D.seq], p.s[i + B.resets], kind, view.lines[l + 2], d[D.plan], d[D.id], pieces,
-      }
+-- Takes so much of a list of pieces (rollovers.lua), from the first on.
+local function take_pieces(pieces, amount)
+  local taken = {}
+  while amount > 0 and #pieces > 0 do
+    local some = min(amount, pieces[2])
+    taken[#taken + 1], taken[#taken + 2] = pieces[1], some
+    amount, pieces[2] = amount - some, pieces[2] - some
+    if pieces[2] == 0 then
+      table.remove(pieces, 1)
+      table.remove(pieces, 1)
     end
   end
-  return true
+  return taken
 end
 
-local function texts_of(views)
-  local texts = {}
-  for _, view in ipairs(views) do
-    for _, p in ipairs(view.parts) do texts[p] = p.text end
+-- What a lock took from a view: adds a LINE for each line.
+local function add_lines(view, lines)
+  local pieces_of = {} -- of the rollovers of a balance, by its age
+  for l = 1, #view.lines, 4 do
+    local p, i = view.parts[view.lines[l] + 1], view.lines[l + 1] * B.size + POOL.base
+    local kind, amount, d, pieces = view.lines[l + 3], view.lines[l + 2], values_of(p.s[i + B.details]), ''
+    if kind == KIND.rollover then -- a balance may have several such lines
+      local seq = d[D.seq]
+      pieces_of[seq] = pieces_of[seq] or pieces_between(values_of_pool(view.hold[p])[i + B.rollovers], p.s[i + B.rollovers])
+      pieces = take_pieces(pieces_of[seq], amount)
+    end
+    lines[#lines + 1] = { view.feature, p.owner.entity, d[D.seq], p.s[i + B.resets], kind, amount, d[D.plan], d[D.id], pieces }
   end
-  return texts
 end
 
 -- The candidates of a check as a lock keeps them: without the needs.
@@ -118,11 +117,11 @@ local function refusal_of_lock(c, id, expires, problem)
   if c.v[C.locks] ~= '' and c.v[C.locks][LOCKS.count] >= LIMIT.locks then return 'too_many_locks' end
 end
 
--- Makes a lock of what a choice took. texts: texts_of it before. False if it came from too many rollovers.
-local function make_lock(c, choice, texts, id, entity, amount, candidates, expires, behaviour, properties, precision)
+-- Makes a lock of what a choice took.
+local function make_lock(c, choice, id, entity, amount, candidates, expires, behaviour, properties, precision)
   local lines, own = {}, 0
   for _, view in ipairs(choice) do
-    if not add_lines(view, texts, lines) then return false end
+    add_lines(view, lines)
     if view == choice.own then own = view.amount end
   end
   local feature = candidates[1]
@@ -130,7 +129,6 @@ local function make_lock(c, choice, texts, id, entity, amount, candidates, expir
     LIMIT.format, c.v[C.life], STATE.held, feature, entity, amount, expires, behaviour, properties, candidates, own, lines, 0, '', '', '', precision,
   })
   relist(c, NOTHING, { id, expires, feature, entity, amount })
-  return true
 end
 
 -- The place of the balance that a line was taken from, and its pool; nil if it is gone, or in another period.

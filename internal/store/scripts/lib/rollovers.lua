@@ -215,7 +215,7 @@ local function take_rollovers(pool, need, add_line) return move_rollovers(pool, 
 local function give_back_rollovers(pool, amount, most_of, add_line) return move_rollovers(pool, amount, most_of, add_line, -1) end
 
 -- What each rollover gave: its expiry and the amount in turn, the soonest to expire first. before and after differ in
--- what is taken only. nil if they are more than LIMIT.pieces.
+-- what is taken only. More than LIMIT.pieces count for the last of so many: nobody keeps that many.
 local function pieces_between(before, after)
   local runs, later, gave = values_of(before), values_of(after), {}
   for j = 0, #runs - R.size, R.size do
@@ -224,8 +224,12 @@ local function pieces_between(before, after)
     while from < to do
       local amount = min(to, held_by(runs, j, k + 1)) - from
       local expires = runs[j + R.expires]
-      gave[#gave + 1] = { expires == 0 and EXPIRY.never or expires + k * runs[j + R.step], amount, #gave }
-      if #gave > LIMIT.pieces then return nil end
+      if #gave == LIMIT.pieces then
+        amount = to - from
+        gave[#gave][2] = gave[#gave][2] + amount
+      else
+        gave[#gave + 1] = { expires == 0 and EXPIRY.never or expires + k * runs[j + R.step], amount, #gave }
+      end
       from, k = from + amount, k + 1
     end
   end
