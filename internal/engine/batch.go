@@ -26,8 +26,9 @@ type request struct {
 	rules      *rules
 	origin     store.Origin
 	readAt     time.Time
-	// lock is one whose state the command tells, nil for none.
-	lock *balance.Lock
+	// lock is one that the index is to be told of, nil for none; madeLock the id of one that it has as it is.
+	lock     *balance.Lock
+	madeLock string
 	// stranger says that the customer does not exist, and that the store keeps in mind to have said so.
 	stranger bool
 }

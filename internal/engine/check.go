@@ -174,6 +174,7 @@ func (c *check) answer(reply store.Reply) ([]kafka.Message, error) {
 	if outcome.Repeats {
 		first = string(outcome.Memo)
 	}
+	c.noteLock(outcome, cmp.Or(c.Lock.ID, first))
 	switch {
 	case outcome.LockExpiresMs > 0:
 		result.Lock = &balance.Lock{ID: cmp.Or(c.Lock.ID, first), FeatureID: c.FeatureID, Units: c.units, ExpiresMs: outcome.LockExpiresMs}

@@ -85,3 +85,14 @@ func (c *command) noteLock(outcome *store.CommandOutcome) {
 	}
 	c.lock.ID = c.LockID
 }
+
+// noteLock notes that a lock was made, or was not. It is in the index already (store.Run).
+func (c *check) noteLock(outcome *store.CheckOutcome, id string) {
+	switch {
+	case !c.Lock.Enabled || outcome.Repeats || outcome.Code == balance.Conflict: // nothing is known of the lock of that id
+	case outcome.LockExpiresMs > 0:
+		c.madeLock = id
+	default:
+		c.lock = &balance.Lock{ID: id}
+	}
+}

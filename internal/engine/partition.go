@@ -123,6 +123,9 @@ func (p *partition) answered(r *request) {
 		}
 		p.locks[store.LockRef{CustomerID: r.customerID, LockID: r.lock.ID}] = *r.lock
 	}
+	if r.madeLock != "" { // another check of the batch may have been denied it
+		delete(p.locks, store.LockRef{CustomerID: r.customerID, LockID: r.madeLock})
+	}
 	p.held.passed(r.customerID, r.record.Offset)
 }
 

@@ -45,7 +45,7 @@ const (
 	sweepEvery = 500 * time.Millisecond
 	// sweepLease is how long a lock is left to the worker that found it, which may end before it has sent the command.
 	sweepLease = 3 * time.Second
-	// sweepAgain is after how long a command that was sent, and is not decided yet, is sent once more.
+	// sweepAgain is how often a command is sent again that was sent and is not decided yet.
 	sweepAgain   = time.Minute
 	sweepsAtOnce = 500
 )
@@ -85,7 +85,8 @@ func (s *Sweeper) once(ctx context.Context) (more bool, err error) {
 	var due []store.LockRef
 	for _, lock := range found {
 		before, known := s.sent[lock.LockRef]
-		if known && before.againMs == lock.DueMs { // the command waits for its turn
+		// The command waits for its turn; or who decided it has a clock that is behind.
+		if known && (before.againMs == lock.DueMs || now.Sub(before.at) < sweepLease) {
 			s.sent[lock.LockRef] = sweep{before.at, now.Add(sweepLease).UnixMilli()}
 			continue
 		}

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -41,7 +43,8 @@ func parseLockRef(member string) (LockRef, error) {
 var longestLock = time.Duration(number("LIMIT", "lock_ms")) * time.Millisecond
 
 // indexLocks puts the locks that calls are about to make, or to shorten, into the index before they are: a lock that is
-// not in it would be held for too long if nobody asks for its customer.
+// not in it would be held for too long if nobody asks for its customer. In a Cluster the index lies on another shard than most
+// customers, who must not wait for it: what it does not take is put into it later.
 func (s *Store) indexLocks(ctx context.Context, now time.Time, calls []Call) error {
 	var members []redis.Z
 	for i := range calls {
@@ -49,20 +52,59 @@ func (s *Store) indexLocks(ctx context.Context, now time.Time, calls []Call) err
 		if call.lockID == "" {
 			continue
 		}
-		expires := call.lockExpiresMs
-		if expires == 0 {
-			expires = now.Add(longestLock).UnixMilli()
+		latest := now.Add(longestLock).UnixMilli()
+		expires := cmp.Or(call.lockExpiresMs, latest)
+		if expires <= now.UnixMilli() || expires > latest { // it will be refused
+			continue
 		}
 		members = append(members, redis.Z{Score: float64(expires), Member: LockRef{call.step.Customer, call.lockID}.member()})
 	}
 	if len(members) == 0 {
 		return nil
 	}
+	if s.nodes == nil {
+		return s.index(ctx, members)
+	}
+	within, cancel := context.WithTimeout(ctx, indexTimeout)
+	defer cancel()
+	if err := s.index(within, members); err != nil {
+		s.unindexed.add(members)
+	}
+	return nil
+}
+
+func (s *Store) index(ctx context.Context, members []redis.Z) error {
 	// One that is held longer is found when it was to expire before, and looked at again later.
 	if err := s.client.ZAddLT(ctx, s.lockIndexKey(), members...).Err(); err != nil {
 		return fmt.Errorf("note locks that are to expire: %w", err)
 	}
 	return nil
+}
+
+// indexTimeout is how long customers of a Cluster wait for the shard of the index.
+const indexTimeout = 200 * time.Millisecond
+
+// unindexed are locks that the index has not taken yet.
+type unindexed struct {
+	mutex   sync.Mutex
+	members []redis.Z
+}
+
+// mostUnindexed bounds them. What is beyond it expires with the next step of its customer.
+const mostUnindexed = 100_000
+
+func (u *unindexed) add(members []redis.Z) {
+	u.mutex.Lock()
+	defer u.mutex.Unlock()
+	u.members = append(u.members, members[:min(len(members), mostUnindexed-len(u.members))]...)
+}
+
+func (u *unindexed) take() []redis.Z {
+	u.mutex.Lock()
+	defer u.mutex.Unlock()
+	members := u.members
+	u.members = nil
+	return members
 }
 
 var claimScript = newScript("claim")
@@ -75,6 +117,12 @@ type ClaimedLock struct {
 
 // ClaimLocks returns locks that are due to expire at a time, at most so many. No other caller gets them for the lease.
 func (s *Store) ClaimLocks(ctx context.Context, now time.Time, lease time.Duration, most int) ([]ClaimedLock, error) {
+	if late := s.unindexed.take(); len(late) > 0 {
+		if err := s.index(ctx, late); err != nil {
+			s.unindexed.add(late)
+			return nil, err
+		}
+	}
 	found, err := s.runOnKey(ctx, claimScript, s.lockIndexKey(), now.UnixMilli(), lease.Milliseconds(), most).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("look for locks that expire: %w", err)
@@ -95,11 +143,13 @@ func (s *Store) ClaimLocks(ctx context.Context, now time.Time, lease time.Durati
 }
 
 // NoteLocks has the index agree with what became of locks: those that are held are looked at when they expire, others are
-// no longer in it. A lock without an expiry is one that there is not.
+// no longer in it, nor is one without a state, which there is not. It gives up soon.
 func (s *Store) NoteLocks(ctx context.Context, locks map[LockRef]balance.Lock) error {
 	if len(locks) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, indexTimeout)
+	defer cancel()
 	pipe := s.client.Pipeline()
 	for ref, lock := range locks {
 		if lock.State == balance.LockHeld {

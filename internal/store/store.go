@@ -16,6 +16,7 @@ type Store struct {
 	cluster      bool
 	nodes        *redis.ClusterClient // client, if it is that of a Cluster
 	shards       shards
+	unindexed    unindexed
 	prefix       string
 	waitReplicas int
 	waitTimeout  time.Duration

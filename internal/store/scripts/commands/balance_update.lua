@@ -107,6 +107,14 @@ local function raise_first(view, by)
   end)
   return fitting
 end
+-- Overage that is left of the balance that is raised is held. Granting more covers it first.
+local function first_overage(view)
+  local over
+  each_balance(view, function(s, i)
+    if not over and not is_unlimited(s, i) then over = s[i + B.over] end
+  end)
+  return over or 0
+end
 local function cut_last(view, by)
   local balances = {}
   each_balance(view, function(s, i, n) balances[#balances + 1] = { s, i, n } end)
@@ -130,6 +138,7 @@ local function make_changes(view, change, t)
     for l = 1, raise > 0 and #lines or 0, 4 do
       if lines[l + 3] ~= KIND.overage then raise = raise + lines[l + 2] end -- which is below zero
     end
+    if raise > 0 then raise = raise + first_overage(view) end
   end
   if raise > 0 and not raise_first(view, raise) then return 'amount_out_of_range' end
   if change.cut > 0 and not cut_last(view, change.cut) then return 'insufficient_balance' end

@@ -75,6 +75,12 @@ local function run_job(c)
   c.v[C.job] = { job[JOB.source], job[JOB.offset], job[JOB.timestamp], -1 }
 end
 
+-- Whether the customer's job is its removal.
+local function is_being_deleted(c)
+  local job = c.v[C.job]
+  return job ~= '' and job[JOB.next] >= 0 and job[JOB.removed] == '' and #job[JOB.plan] == 0
+end
+
 -- Whether the customer's job, done or not, is that of the record at hand.
 local function is_job_of_record(c)
   local job = c.v and c.v[C.job] or ''

@@ -131,11 +131,18 @@ local function make_lock(c, choice, id, entity, amount, candidates, expires, beh
   relist(c, NOTHING, { id, expires, feature, entity, amount })
 end
 
--- The place of the balance that a line was taken from, and its pool; nil if it is gone, or in another period.
-local function balance_of_line(c, line)
+-- The pool that a line was taken from, false if its owner is gone.
+local function pool_of_line(c, line)
   local owner = line[LINE.entity] == '' and c or entity_of(c, line[LINE.entity])
-  local p = owner and pool_of(owner, line[LINE.feature])
-  if not p then return nil end
+  return owner and pool_of(owner, line[LINE.feature])
+end
+
+-- The place of the balance that a line was taken from, and its pool; nil if it is gone, or in another period. An entity that
+-- cannot be read is as good as gone: it must not stop its customer.
+local function balance_of_line(c, line)
+  local is_read, p = pcall(pool_of_line, c, line)
+  if not is_read and not is_unreadable(p) then error(p, 0) end
+  if not is_read or not p then return nil end
   for i = POOL.base, #p.s - 1, B.size do
     if p.s[i + B.resets] == line[LINE.resets] and values_of(p.s[i + B.details])[D.seq] == line[LINE.seq] then return i, p end
   end
@@ -245,9 +252,10 @@ local function expire_locks(c)
   if #expired > most then error(NEEDS_MORE) end
 end
 
--- Applies what is due of the customer's locks.
+-- Applies what is due of the customer's locks. Entities of one that is being deleted must not be written again.
 local function expire_if_due(c)
-  if c.v[C.locks] ~= '' and c.v[C.locks][LOCKS.due] <= now then expire_locks(c) end
+  if c.v[C.locks] == '' or c.v[C.locks][LOCKS.due] > now or is_being_deleted(c) then return end
+  expire_locks(c)
 end
 
 -- A lock as the outcome of a command tells of it: {id, feature, entity, value, expires, state, what was confirmed, properties,
@@ -258,9 +266,10 @@ local function extra_of_lock(id, lock, confirmed, properties, forfeited)
   }
 end
 
--- Has all locks of a customer removed.
+-- Has all locks of a customer removed, but for those that were settled before: they end by themselves.
 local function remove_locks(c)
   local list = held_locks(c)
   for i = 1, #list - 1, HELD.size do drop_key(c, lock_key(c, list[i + HELD.id])) end
+  for id in pairs(c.locks or NOTHING) do drop_key(c, lock_key(c, id)) end
   drop_key(c, c.key .. ':l')
 end

@@ -19,8 +19,8 @@ local function take_of_sums(c, feature, need, size, text, first_at)
   if not place or (c.sums and c.sums[feature]) then return false end
   local all = c.v[C.shared]
   if string.byte(all[place + 1], formats.sums_size) == 1 then
-    local included_left, included = struct_unpack(size.each, text, first_at)
-    if included_left == included then return false end
+    local included_left, included, _, _, flags = struct_unpack(size.each, text, first_at)
+    if included_left == included or flags >= FLAG.more then return false end -- what was used so far may be held
   end
   all[place + 1] = sums_after(all[place + 1], need)
   c.changed = true

@@ -10,10 +10,10 @@ import (
 	"tollgate/internal/balance"
 )
 
-var readerCredits = balance.Feature{ID: "credits", Type: balance.CreditSystem, Precision: 1, CreditSchema: []balance.CreditCost{{FeatureID: "m", Cost: balance.Decimal{Digits: "7", Exponent: -2}}}}
+var lockCredits = balance.Feature{ID: "credits", Type: balance.CreditSystem, Precision: 1, CreditSchema: []balance.CreditCost{{FeatureID: "m", Cost: balance.Decimal{Digits: "7", Exponent: -2}}}}
 
 // Whatever happens: of each balance no more is held than is used, and once every lock is settled nothing is held.
-func TestReaderNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
+func TestNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 	plans := []balance.Plan{{ID: "p", Group: "base", Items: []balance.Item{
 		{FeatureID: "m", Number: 1, Included: 20, Reset: balance.Reset{Interval: balance.Hour, Count: 1}, Rollover: &balance.Rollover{Max: 50, ExpiryMonths: 1}},
 		{FeatureID: "m", Number: 2, Included: 5, Reset: balance.Reset{Interval: balance.Day, Count: 1}, PerEntity: "seats", Rollover: &balance.Rollover{Max: 9, ExpiryMonths: 0},
@@ -25,8 +25,8 @@ func TestReaderNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 		{FeatureID: "m", Number: 1, Included: 30, Reset: balance.Reset{Interval: balance.Hour, Count: 1}},
 		{FeatureID: "seats", Number: 1, Included: 1000},
 	}}}
-	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, readerCredits}, plans)
-	cost := readerCredits.CreditSchema[0].Cost
+	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, lockCredits}, plans)
+	cost := lockCredits.CreditSchema[0].Cost
 	factor := balance.Factor(0, cost, 1)
 	rapid.Check(t, func(r *rapid.T) {
 		f := newFixture(t)

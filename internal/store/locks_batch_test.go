@@ -37,7 +37,7 @@ func sameDecoded(call *Call, x, y Reply) bool {
 }
 
 // Steps of one call are answered as in calls of their own.
-func TestReaderStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
+func TestStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 	plans := []balance.Plan{{ID: "p", Group: "base", Items: []balance.Item{
 		{FeatureID: "m", Number: 1, Included: 20, Reset: balance.Reset{Interval: balance.Hour, Count: 1}, Rollover: &balance.Rollover{Max: 50, ExpiryMonths: 1}},
 		{FeatureID: "m", Number: 2, Included: 5, Reset: balance.Reset{Interval: balance.Day, Count: 1}, PerEntity: "seats", Rollover: &balance.Rollover{Max: 9, ExpiryMonths: 0},
@@ -48,8 +48,8 @@ func TestReaderStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 		{FeatureID: "m", Number: 1, Included: 30, Reset: balance.Reset{Interval: balance.Hour, Count: 1}},
 		{FeatureID: "seats", Number: 1, Included: 1000},
 	}}}
-	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, readerCredits}, plans)
-	cost := readerCredits.CreditSchema[0].Cost
+	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, lockCredits}, plans)
+	cost := lockCredits.CreditSchema[0].Cost
 	factor := balance.Factor(0, cost, 1)
 	needs := func(units int64) []Need {
 		n, err := balance.Convert(units, 0, cost, 1)
@@ -103,7 +103,9 @@ func TestReaderStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 					}
 					add(func(f *fixture, step Step) Call { return f.store.LockFinalize(step, f.items, finalize) })
 				case 7:
-					add(func(f *fixture, step Step) Call { return f.store.LockExtend(step, f.items, id, f.now.Add(minutes).UnixMilli()) })
+					add(func(f *fixture, step Step) Call {
+						return f.store.LockExtend(step, f.items, id, f.now.Add(minutes).UnixMilli())
+					})
 				case 8:
 					add(func(f *fixture, step Step) Call { return f.store.CustomerGet(step, f.items) })
 				case 9:
@@ -113,7 +115,9 @@ func TestReaderStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 					})
 				case 10:
 					plan := rapid.IntRange(0, 1).Draw(r, "plan")
-					add(func(f *fixture, step Step) Call { return f.store.PlanAttach(step, f.items, &catalog.Plans[plan], nil, time.Time{}, 0) })
+					add(func(f *fixture, step Step) Call {
+						return f.store.PlanAttach(step, f.items, &catalog.Plans[plan], nil, time.Time{}, 0)
+					})
 				case 11:
 					if rapid.IntRange(0, 3).Draw(r, "delete") > 0 {
 						add(func(f *fixture, step Step) Call { return f.store.LockGet(step, f.items, id) })
@@ -121,7 +125,9 @@ func TestReaderStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 					}
 					add(func(f *fixture, step Step) Call { return f.store.CustomerDelete(step, f.items) })
 					add(func(f *fixture, step Step) Call { return f.store.CustomerPut(step, f.items, "", "", "") })
-					add(func(f *fixture, step Step) Call { return f.store.PlanAttach(step, f.items, &catalog.Plans[0], nil, time.Time{}, 0) })
+					add(func(f *fixture, step Step) Call {
+						return f.store.PlanAttach(step, f.items, &catalog.Plans[0], nil, time.Time{}, 0)
+					})
 				case 12:
 					if rapid.Bool().Draw(r, "create") {
 						add(func(f *fixture, step Step) Call {

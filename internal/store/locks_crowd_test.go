@@ -11,7 +11,7 @@ import (
 )
 
 // A customer of many entities: the sums are those of its entities, what may go back does, and once all locks are settled nothing is held.
-func TestReaderTheSumsOfACrowdAreThoseOfItsEntities(t *testing.T) {
+func TestTheSumsOfACrowdAreThoseOfItsEntities(t *testing.T) {
 	const entities = 103
 	plan := balance.Plan{ID: "p", Group: "base", Items: []balance.Item{
 		{FeatureID: "m", Number: 1, Included: 20, Reset: balance.Reset{Interval: balance.Hour, Count: 1}, Rollover: &balance.Rollover{Max: 50, ExpiryMonths: 3}},

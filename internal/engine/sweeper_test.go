@@ -19,7 +19,7 @@ func (c *countSwept) SweepFailed() { c.failed++ }
 
 // A sweeper whose clock is ahead of that of who decides: the command finds the lock held, and puts it back to its expiry, which
 // the sweeper believes to be past: it sends another every half second.
-func TestReaderASweeperAheadOfWhoDecidesSendsNowAndThen(t *testing.T) {
+func TestASweeperAheadOfWhoDecidesSendsNowAndThen(t *testing.T) {
 	st, err := store.New(servertest.Redis(t), store.Options{Prefix: servertest.Unique("sweep") + ":"})
 	if err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 )
 
 // A lock that is denied is no lock; it stays in the index for 24 hours, and leads to a command then.
-func TestReaderADeniedLockIsNotInTheIndex(t *testing.T) {
-	r := newRig(t, readerCatalogue)
+func TestADeniedLockIsNotInTheIndex(t *testing.T) {
+	r := newRig(t, lockCatalogue)
 	for range 5 {
 		if got := r.check(`{"customer_id":"acme","feature_id":"m","required_balance":3,"lock":{"enabled":true}}`); got.Allowed {
 			t.Fatalf("%+v", got)
@@ -25,7 +25,7 @@ func TestReaderADeniedLockIsNotInTheIndex(t *testing.T) {
 	}
 }
 
-const readerCatalogue = `
+const lockCatalogue = `
 features:
   - id: m
     type: metered
@@ -34,7 +34,7 @@ plans: []
 `
 
 // The shard that has the index of locks is away: a batch with one lock in it stops the customers of all shards.
-func TestReaderTheShardOfTheIndexStopsOnlyItsCustomers(t *testing.T) {
+func TestTheShardOfTheIndexStopsOnlyItsCustomers(t *testing.T) {
 	r := newShardedRig(t, engine.HoldBack{})
 	client, err := r.shards.client.MasterForKey(t.Context(), r.prefix+"locks")
 	if err != nil {
