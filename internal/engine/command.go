@@ -24,23 +24,24 @@ type command struct {
 type commandType struct {
 	prepare func(*command) (store.Call, *balance.Error)
 	fields  func(*command, *store.CommandOutcome) map[string]any
+	reads   bool // it changes nothing, and is evaluated again if it is redelivered
 }
 
 var commandTypes = map[string]commandType{
-	"customer.put":    {(*command).customerPut, nil},
-	"customer.get":    {(*command).customerGet, (*command).profileFields},
-	"customer.delete": {(*command).customerDelete, nil},
-	"plan.attach":     {(*command).planAttach, nil},
-	"plan.detach":     {(*command).planDetach, nil},
-	"entity.create":   {(*command).entityCreate, nil},
-	"entity.delete":   {(*command).entityDelete, nil},
-	"balance.grant":   {(*command).balanceGrant, (*command).grantFields},
-	"balance.update":  {(*command).balanceUpdate, nil},
-	"usage.track":     {(*command).usageTrack, (*command).trackedFields},
-	"lock.finalize":   {(*command).lockFinalize, (*command).lockFields},
-	"lock.extend":     {(*command).lockExtend, (*command).lockFields},
-	"lock.get":        {(*command).lockGet, (*command).lockFields},
-	"lock.expire":     {(*command).lockExpire, (*command).lockFields},
+	"customer.put":    {(*command).customerPut, nil, false},
+	"customer.get":    {(*command).customerGet, (*command).profileFields, true},
+	"customer.delete": {(*command).customerDelete, nil, false},
+	"plan.attach":     {(*command).planAttach, nil, false},
+	"plan.detach":     {(*command).planDetach, nil, false},
+	"entity.create":   {(*command).entityCreate, nil, false},
+	"entity.delete":   {(*command).entityDelete, nil, false},
+	"balance.grant":   {(*command).balanceGrant, (*command).grantFields, false},
+	"balance.update":  {(*command).balanceUpdate, nil, false},
+	"usage.track":     {(*command).usageTrack, (*command).trackedFields, false},
+	"lock.finalize":   {(*command).lockFinalize, (*command).lockFields, false},
+	"lock.extend":     {(*command).lockExtend, (*command).lockFields, false},
+	"lock.get":        {(*command).lockGet, (*command).lockFields, true},
+	"lock.expire":     {(*command).lockExpire, (*command).lockFields, false},
 }
 
 func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
@@ -68,7 +69,7 @@ func (e *Engine) readCommand(r *request) (question, []kafka.Message) {
 	call, notNow := kind.prepare(c)
 	// As for a check: what refuses a well-formed command may have let it pass before.
 	if refusal = cmp.Or(refusal, notNow); refusal != nil {
-		step := c.step(true)
+		step := c.step(!kind.reads)
 		step.Refusal = refusal
 		call = e.store.Refuse(step, c.rules.items)
 	}

@@ -211,7 +211,8 @@ func (c *customer) giveBackLock(l *lock, keep []int64) []int64 {
 }
 
 // takeBack gives what of a line goes back to where it came from. Something else may have been given back there in
-// between: then it goes off the overage, then to what was prepaid, then to what was included. It returns what finds no place.
+// between: then it goes off the overage, then to what was prepaid, then to what was included, then to the rollovers, the last
+// to expire first. It returns what finds no place.
 func (g *grant) takeBack(l *heldLine) (lost int64) {
 	back := l.back
 	give := func(to *int64, most int64) {
@@ -249,6 +250,11 @@ func (g *grant) takeBack(l *heldLine) (lost int64) {
 	give(&g.over, back)
 	give(&g.usedPrepaid, back)
 	give(&g.usedIncluded, back)
+	for _, u := range slices.Backward((&pool{grants: []*grant{g}}).pooledRollovers()) {
+		before := back
+		give(&g.fromRollovers, u.r.atStart-u.r.left)
+		u.r.left += before - back
+	}
 	return lost + back
 }
 

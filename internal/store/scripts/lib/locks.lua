@@ -185,6 +185,7 @@ local function settle_line(c, line, amount)
     back(B.prepaid_left, 1, s[i + B.prepaid] - s[i + B.prepaid_left])
     back(B.included_left, 1, s[i + B.included] - s[i + B.included_left])
   end
+  if left > 0 and s[i + B.rollovers] ~= '' then left = left - give_back_rollovers({ { s, i } }, left, nil, function() end) end
   pool_changed(p)
   return forfeited + left
 end
