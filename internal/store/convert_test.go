@@ -122,7 +122,7 @@ func TestScriptsConvertExactly(t *testing.T) {
 
 func FuzzConvert(f *testing.F) {
 	client := servertest.Redis(f)
-	f.Add(int64(balance.MaxUnits), "0.07", uint8(6), uint8(3))
+	f.Add(balance.MaxUnits, "0.07", uint8(6), uint8(3))
 	f.Add(int64(1), "1e-30", uint8(0), uint8(9))
 	f.Fuzz(func(t *testing.T, units int64, text string, precision, credits uint8) {
 		cost, err := balance.ParseDecimal(text)

@@ -198,9 +198,9 @@ func TestTheKeysOfACustomerShareASlotAndNoOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	owners := map[string]string{} // by key
-	for _, id := range []string{"c", "", "{}", "}", "{", "a}b", "{a}", "a{", "%7B", "%", "*", "?[x]", "a\nb", "a\x00b", "c}:e:x", "c}:p", "\xff", "c:e", " "} {
+	for _, id := range []string{"c", "", "{}", "}", "{", "a}b", "{a}", "a{", "%7B", "%", "*", "?[x]", "a\nb", "a\x00b", "c}:e:x", "c}:p", "c}:l", "c}:l:x", "\xff", "c:e", " "} {
 		customer := s.customerKey(id)
-		keys := []string{customer, entityKey(customer, "e}{"), idempotencyKey(customer, "k{}")}
+		keys := []string{customer, entityKey(customer, "e}{"), idempotencyKey(customer, "k{}"), customer + ":l", customer + ":l:l}{"}
 		for _, key := range keys {
 			if id != "" && hashTag(key) != hashTag(customer) { // ids are never empty
 				t.Errorf("%q: the tag of %q is %q", id, key, hashTag(key))

@@ -6,8 +6,8 @@
 --   KEYS[2] = tollgate:{acme}:e:ann    the entity that is asked for
 --   KEYS[3] = tollgate:{acme}:i:k1     the idempotency key
 --   behind a STEP its candidates, STEP.needs values (lib/choose.lua)
--- Outcome: formats.quick, check or pair_head; it is kept only with send_event.
--- Invariant: a denial deducts nothing, an allowed check with send_event all of need.
+-- Outcome: formats.quick, check, pair_head or lock_head; it is kept if the check may deduct or hold something.
+-- Invariant: a denial deducts nothing, an allowed check that deducts or holds takes all of need.
 
 return take_steps(function(c)
   if a[at + STEP.asked] >= ASKED.keep then -- else there is nothing that begin would look at

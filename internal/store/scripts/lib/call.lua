@@ -9,7 +9,7 @@
 -- ARGV[1]: a packed list: HEAD, and for each step STEP, its candidates, and ENTITY and RARE if it has any.
 --
 -- Returns a list, for each step:
---   the outcome (of a check formats.quick, check or pair_head, of a command lib/command.lua)    it was decided now
+--   the outcome (of a check formats.quick, check, pair_head or lock_head, of a command lib/command.lua)    it was decided now
 --   {outcome}                                    it was decided before, and this is the outcome of that time
 --   {}                                           it was decided, committed and forgotten: the caller has lost the partition
 --   RETRY.alone                                  nothing was done: another step of the customer failed, send it in a call of its own

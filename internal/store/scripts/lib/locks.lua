@@ -39,27 +39,21 @@ local function held_locks(c)
   return c.held
 end
 
-local function put_held_locks(c, list)
-  local due = math.huge
-  for i = 1, #list - 1, HELD.size do due = min(due, list[i + HELD.expires]) end
-  local count = (#list - 1) / HELD.size
-  c.held, c.changed = list, true
-  c.v[C.locks] = count > 0 and { due, count } or ''
-  put_key(c, c.key .. ':l', count > 0 and text_of(list) or '')
-  if count == 0 then drop_key(c, c.key .. ':l') end
-end
-
 -- Takes locks off the list, and puts one on it if there are values of it.
 local function relist(c, gone, values)
-  local list = { c.v[C.life] }
-  local before = held_locks(c)
+  local list, before, due = { c.v[C.life] }, held_locks(c), math.huge
   for i = 1, #before - 1, HELD.size do
     if not gone[before[i + HELD.id]] then
       for j = 1, HELD.size do list[#list + 1] = before[i + j] end
     end
   end
   for _, value in ipairs(values or NOTHING) do list[#list + 1] = value end
-  put_held_locks(c, list)
+  for i = 1, #list - 1, HELD.size do due = min(due, list[i + HELD.expires]) end
+  local count, key = (#list - 1) / HELD.size, c.key .. ':l'
+  c.held, c.changed = list, true
+  c.v[C.locks] = count > 0 and { due, count } or ''
+  put_key(c, key, count > 0 and text_of(list) or '')
+  if count == 0 then drop_key(c, key) end
 end
 
 -- Takes so much of a list of pieces (rollovers.lua), from the first on.

@@ -1,6 +1,6 @@
 -- uses: layout msgpack struct call ledger redelivery
 -- The outcome of a step: whether it is there already, and keeping it. An outcome of a check begins with a
--- MARK (formats.quick, check, pair_head), that of a command is a packed list (command.lua); so does what takes the place of
+-- MARK (formats.quick, check, pair_head, lock_head), that of a command is a packed list (command.lua); so does what takes the place of
 -- either where a request is repeated.
 
 local function idempotency_key() return a[rare_at + RARE.answer_key] end

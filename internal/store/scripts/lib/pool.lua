@@ -8,7 +8,8 @@
 --   only shared balances are in it; rollovers, whether there may be any; customer; shared, its SHARED where entities are too
 --   many to be parts, and shown, those of their pools that a snapshot shows (entities.lua); and once a need was decided
 --   against it (decide) need, code, allowed, available: what is left in it, and open: what its overage has room for, bounds
---   apart; take and force: what apply takes from it; hold: false, or what it takes is held, and the pools are put here as they were before (locks.lua); and then lines and amount: what it took
+--   apart; factor: of a credit system, its cost (choose.lua); take and force: what apply takes from it; hold: false, or what it
+--   takes is held, and here are the pools as they were before (locks.lua); and then lines and amount: what it took
 -- Balance i of a part has its values at s[i + B.x], i = POOL.base, POOL.base + B.size, ...
 
 local function is_unlimited(s, i) return s[i + B.flags] % 2 == FLAG.unlimited end
