@@ -63,6 +63,16 @@ func credits(_ int, customer string) string {
 	return fmt.Sprintf(`{"customer_id":"%s","feature_id":"gpt_tokens","required_balance":37,"send_event":true}`, customer)
 }
 
+// twoPools asks for more images than the plan grants, so that the rest would come from credits.
+func twoPools(_ int, customer string) string {
+	return fmt.Sprintf(`{"customer_id":"%s","feature_id":"images","required_balance":120}`, customer)
+}
+
+// lock holds one. Locks last longer than the run: a customer holds some sixty in the end.
+func lock(_ int, customer string) string {
+	return fmt.Sprintf(`{"customer_id":"%s","feature_id":"messages","required_balance":1,"lock":{"enabled":true}}`, customer)
+}
+
 func pro(customer string) []string {
 	return []string{
 		fmt.Sprintf(`{"type":"customer.put","customer_id":"%s"}`, customer),
@@ -114,6 +124,8 @@ func TestCost(t *testing.T) {
 		{name: "balances_5", commands: proWithGrants, body: sendEvent},
 		{name: "per_entity", commands: proWithEntities, body: perEntity},
 		{name: "credit_system", body: credits},
+		{name: "two_pools", body: twoPools},
+		{name: "lock", body: lock},
 	}
 	if *rows {
 		workloads = append(workloads,

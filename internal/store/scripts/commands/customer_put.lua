@@ -6,7 +6,7 @@
 commands['customer.put'] = function(c, name, email, metadata, defaults)
   if not exists(c) then
     local life = string.format('%.0f/%.0f', now, a[at + STEP.offset])
-    c.v, c.pools, c.sums, c.owners, c.chunks, c.ledger, c.locks, c.held = bare_customer(life, c.v), {}, nil, nil, nil, nil, nil, nil
+    c.v, c.pools, c.sums, c.owners, c.chunks, c.ledger, c.locks, c.held, c.held_changed = bare_customer(life, c.v), {}, nil, nil, nil, nil, nil, nil, nil
     c.changed = true
     for _, plan in ipairs(defaults) do
       local code = attach(c, c, plan, now, NOTHING)

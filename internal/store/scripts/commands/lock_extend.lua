@@ -11,6 +11,7 @@ commands['lock.extend'] = function(c, id, expires)
   local extended = { unpack(lock, 1, LOCK.size) }
   extended[LOCK.expires] = expires
   put_lock(c, id, extended)
-  relist(c, { [id] = true }, { id, expires, lock[LOCK.feature], lock[LOCK.entity], lock[LOCK.value] })
+  unlist_locks(c, { [id] = true })
+  list_lock(c, { id, expires, lock[LOCK.feature], lock[LOCK.entity], lock[LOCK.value] })
   return NOTHING, NOTHING, extra_of_lock(id, extended, 0, '', NOTHING), true
 end

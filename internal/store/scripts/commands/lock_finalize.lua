@@ -111,6 +111,6 @@ commands['lock.finalize'] = function(c, id, action, digits, exponent, properties
   done[LOCK.question], done[LOCK.memo], done[LOCK.outcome] = question, event_id, outcome
   done[LOCK.lines], done[LOCK.candidates], done[LOCK.properties] = NOTHING, NOTHING, '' -- nobody needs them any more
   put_lock(c, id, done)
-  relist(c, { [id] = true })
+  unlist_locks(c, { [id] = true })
   return snapshots, #event[4] > 0 and { event } or NOTHING, extra, true
 end

@@ -54,7 +54,7 @@ local stored = call('MGET', unpack(KEYS, 1, a[HEAD.data])) -- what the keys hold
 -- and a customer besides
 --   sums: what its entities share (SHARED), by feature, as far as it is unpacked
 --   owners, chunks: its entities, by id, and chunks of their directory, that were looked at; ledger, new, first_new: ledger.lua
---   profile: command.lua; locks, held: locks.lua; answers: texts of idempotency keys that this call has taken, by key
+--   profile: command.lua; locks, held, held_changed: locks.lua; answers: texts of idempotency keys that this call has taken, by key
 --   failed: what a step of it raised; more: a step of it is to be sent again; replayed: a step of it was decided before
 --   writes: further keys to be written, key and text in turn; expires: keys to be given an end, key and ms in turn
 --   drops: keys to be removed
@@ -177,6 +177,7 @@ local GHOST = { ms = 86400000 }
 
 -- Collects what is to be written of a customer.
 local function collect(c, writes)
+  if c.held_changed then write_held_locks(c) end
   local n = #writes
   if c.writes then
     for i = 1, #c.writes, 2 do

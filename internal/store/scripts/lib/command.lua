@@ -104,12 +104,12 @@ local function checkpoint(c)
   for id, owner in pairs(c.owners or {}) do owners[id] = owner and { owner, { unpack(owner.v) }, owner.changed } end
   local writes, drops, expires = #(c.writes or {}), #(c.drops or {}), #(c.expires or {})
   local profile = c.profile and { unpack(c.profile) }
-  local chunks, locks, held = {}, {}, c.held
+  local chunks, locks, held, list_changed = {}, {}, c.held, c.held_changed
   for n, text in pairs(c.chunks or {}) do chunks[n] = text end
   for id, lock in pairs(c.locks or {}) do locks[id] = lock end
   return function()
     c.v, c.changed, c.pools, c.chunks, c.profile, c.ledger = v, changed, {}, chunks, profile, nil
-    c.locks, c.held = locks, held
+    c.locks, c.held, c.held_changed = locks, held, list_changed
     undo_sums()
     for id in pairs(c.owners or {}) do
       local before = owners[id]

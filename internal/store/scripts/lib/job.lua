@@ -53,7 +53,7 @@ local function end_customer(c)
   remove_locks(c)
   c.v, c.ledger = bare_customer('', c.v), nil
   c.changed, c.pools, c.sums, c.owners, c.chunks, c.writes, c.expires, c.profile = true, {}, nil, nil, nil, nil, nil, nil
-  c.locks, c.held = nil, nil
+  c.locks, c.held, c.held_changed = nil, nil, nil
   put_key(c, c.key .. ':p', '') -- who it was is gone with this, whatever becomes of the removal behind it
   drop_key(c, c.key .. ':p')
 end

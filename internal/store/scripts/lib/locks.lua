@@ -2,8 +2,9 @@
 -- lazy: locks
 -- Locks (semantics: Reservations): what they took, and the way back.
 --
--- c.locks are the locks that were looked at, by id, false if there is none; c.held the list of those that are held. Both, and
--- the locks themselves, are replaced and not changed, so that a command can be undone.
+-- c.locks are the locks that were looked at, by id, false if there is none; c.held the list of those that are held, and
+-- c.held_changed whether it is to be written. The locks, and what is taken off the list, are replaced and not changed, so that a command
+-- can be undone.
 
 local function lock_key(c, id) return c.key .. ':l:' .. id end
 
@@ -39,21 +40,38 @@ local function held_locks(c)
   return c.held
 end
 
--- Takes locks off the list, and puts one on it if there are values of it.
-local function relist(c, gone, values)
+local function held_changed(c, list, due, count)
+  c.held, c.held_changed, c.changed = list, true, true
+  c.v[C.locks] = count > 0 and { due, count } or ''
+end
+
+-- Puts a lock on the list: the values of HELD.
+local function list_lock(c, values)
+  local list, locks = held_locks(c), c.v[C.locks]
+  for _, value in ipairs(values) do list[#list + 1] = value end
+  local due, count = values[HELD.expires], 1
+  if locks ~= '' then due, count = min(due, locks[LOCKS.due]), locks[LOCKS.count] + 1 end
+  held_changed(c, list, due, count)
+end
+
+-- Takes locks off the list.
+local function unlist_locks(c, gone)
   local list, before, due = { c.v[C.life] }, held_locks(c), math.huge
   for i = 1, #before - 1, HELD.size do
     if not gone[before[i + HELD.id]] then
       for j = 1, HELD.size do list[#list + 1] = before[i + j] end
+      due = min(due, before[i + HELD.expires])
     end
   end
-  for _, value in ipairs(values or NOTHING) do list[#list + 1] = value end
-  for i = 1, #list - 1, HELD.size do due = min(due, list[i + HELD.expires]) end
-  local count, key = (#list - 1) / HELD.size, c.key .. ':l'
-  c.held, c.changed = list, true
-  c.v[C.locks] = count > 0 and { due, count } or ''
-  put_key(c, key, count > 0 and text_of(list) or '')
-  if count == 0 then drop_key(c, key) end
+  held_changed(c, list, due, (#list - 1) / HELD.size)
+end
+
+-- Has the list written. It is packed once for all steps of a call: it may be long.
+local function write_held_locks(c)
+  local key = c.key .. ':l'
+  if #c.held > 1 then return put_key(c, key, text_of(c.held)) end
+  put_key(c, key, '')
+  drop_key(c, key)
 end
 
 -- Takes so much of a list of pieces (rollovers.lua), from the first on.
@@ -122,7 +140,7 @@ local function make_lock(c, choice, id, entity, amount, candidates, expires, beh
   put_lock(c, id, {
     LIMIT.format, c.v[C.life], STATE.held, feature, entity, amount, expires, behaviour, properties, candidates, own, lines, 0, '', '', '', precision,
   })
-  relist(c, NOTHING, { id, expires, feature, entity, amount })
+  list_lock(c, { id, expires, feature, entity, amount })
 end
 
 -- The pool that a line was taken from, false if its owner is gone.
@@ -243,7 +261,7 @@ local function expire_locks(c)
     end
     gone[id] = true
   end
-  relist(c, gone)
+  unlist_locks(c, gone)
   if #expired > most then error(NEEDS_MORE) end
 end
 
