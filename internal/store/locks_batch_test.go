@@ -55,6 +55,7 @@ func TestStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 		n, err := balance.Convert(units, 0, cost, 1)
 		return []Need{{FeatureID: "m", Units: units}, {FeatureID: "credits", Units: n, Overflows: err != nil, Factor: factor}}
 	}
+	fewStories(t)
 	rapid.Check(t, func(r *rapid.T) {
 		alone, together := newFixture(t), newFixture(t)
 		both := []*fixture{alone, together}

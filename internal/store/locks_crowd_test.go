@@ -19,6 +19,7 @@ func TestTheSumsOfACrowdAreThoseOfItsEntities(t *testing.T) {
 			Price: &balance.ItemPrice{Method: balance.UsageBased, BillingUnits: 1, MaxPurchase: 3}},
 		{FeatureID: "seats", Number: 1, Included: 1000},
 	}}
+	fewStories(t)
 	rapid.Check(t, func(r *rapid.T) {
 		f := newFixture(t)
 		f.crowd(entities, plan)

@@ -28,6 +28,7 @@ func TestNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, lockCredits}, plans)
 	cost := lockCredits.CreditSchema[0].Cost
 	factor := balance.Factor(0, cost, 1)
+	fewStories(t)
 	rapid.Check(t, func(r *rapid.T) {
 		f := newFixture(t)
 		f.items = NewItems(catalog)

@@ -1,11 +1,14 @@
 package store
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"tollgate/internal/balance"
+	"tollgate/internal/servertest"
 )
 
 // lockOf asks to hold units of m for an entity, "" for the customer, until a time, 0 for as long as may be.
@@ -307,4 +310,16 @@ func TestARefusedConfirmChangesNothing(t *testing.T) {
 	if sum := f.of("").Sum(); sum.Held != 0 || sum.Remaining != 10 {
 		t.Errorf("%+v", sum)
 	}
+}
+
+// fewStories bounds a property test on the embedded Redis, whose Lua takes some ten times as long, and under the race detector
+// a hundred times.
+func fewStories(t *testing.T) {
+	checks := flag.Lookup("rapid.checks").Value
+	usual := checks.String()
+	if os.Getenv(servertest.EnvRedis) != "" || usual != flag.Lookup("rapid.checks").DefValue {
+		return
+	}
+	_ = checks.Set("4")
+	t.Cleanup(func() { _ = checks.Set(usual) })
 }

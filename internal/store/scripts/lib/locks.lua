@@ -91,13 +91,14 @@ end
 
 -- What a lock took from a view: adds a LINE for each line.
 local function add_lines(view, lines)
-  local pieces_of = {} -- of the rollovers of a balance, by its age
+  local pieces_of, before = {}, {} -- of the rollovers of a balance, by its age; pools as they were
   for l = 1, #view.lines, 4 do
     local p, i = view.parts[view.lines[l] + 1], view.lines[l + 1] * B.size + POOL.base
     local kind, amount, d, pieces = view.lines[l + 3], view.lines[l + 2], values_of(p.s[i + B.details]), ''
     if kind == KIND.rollover then -- a balance may have several such lines
       local seq = d[D.seq]
-      pieces_of[seq] = pieces_of[seq] or pieces_between(values_of_pool(view.hold[p])[i + B.rollovers], p.s[i + B.rollovers])
+      before[p] = before[p] or values_of_pool(view.hold[p])
+      pieces_of[seq] = pieces_of[seq] or pieces_between(before[p][i + B.rollovers], p.s[i + B.rollovers])
       pieces = take_pieces(pieces_of[seq], amount)
     end
     lines[#lines + 1] = { view.feature, p.owner.entity, d[D.seq], p.s[i + B.resets], kind, amount, d[D.plan], d[D.id], pieces }
@@ -150,20 +151,25 @@ local function pool_of_line(c, line)
 end
 
 -- The place of the balance that a line was taken from, and its pool; nil if it is gone, or in another period. An entity that
--- cannot be read is as good as gone: it must not stop its customer.
-local function balance_of_line(c, line)
+-- cannot be read is as good as gone: it must not stop its customer. places: of the balances of a pool, by their age.
+local function balance_of_line(c, line, places)
   local is_read, p = pcall(pool_of_line, c, line)
   if not is_read and not is_unreadable(p) then error(p, 0) end
   if not is_read or not p then return nil end
-  for i = POOL.base, #p.s - 1, B.size do
-    if p.s[i + B.resets] == line[LINE.resets] and values_of(p.s[i + B.details])[D.seq] == line[LINE.seq] then return i, p end
+  if not places[p] then
+    local by_age = {}
+    for i = POOL.base, #p.s - 1, B.size do by_age[values_of(p.s[i + B.details])[D.seq]] = i end
+    places[p] = by_age
   end
+  local i = places[p][line[LINE.seq]]
+  if i and p.s[i + B.resets] == line[LINE.resets] then return i, p end
 end
 
--- Gives so much of a line back, and holds the rest no longer. Returns how much was forfeited.
-local function settle_line(c, line, amount)
-  local i, p = balance_of_line(c, line)
+-- Gives so much of a line back, and holds the rest no longer. Returns how much was forfeited. The pools are packed later.
+local function settle_line(c, line, amount, places)
+  local i, p = balance_of_line(c, line, places)
   if not i then return amount end
+  p.touched = true
   local s, left = p.s, amount
   local function back(field, sign, there_is)
     local given = min(left, there_is)
@@ -198,14 +204,13 @@ local function settle_line(c, line, amount)
     back(B.included_left, 1, s[i + B.included] - s[i + B.included_left])
   end
   if left > 0 and s[i + B.rollovers] ~= '' then left = left - give_back_rollovers({ { s, i } }, left, nil, function() end) end
-  pool_changed(p)
   return forfeited + left
 end
 
 -- Gives back what of a lock's lines is not kept, the last first, and holds them no longer. kept: how much of each pool stays
 -- used. Returns what stays of each line, and a list: each pool, and how much of it was forfeited.
 local function settle_lines(c, lines, kept)
-  local taken, stays, forfeited, order = {}, {}, {}, {}
+  local taken, stays, forfeited, order, places = {}, {}, {}, {}, {}
   for _, line in ipairs(lines) do taken[line[LINE.feature]] = (taken[line[LINE.feature]] or 0) + line[LINE.amount] end
   for n = #lines, 1, -1 do
     local line = lines[n]
@@ -213,10 +218,16 @@ local function settle_lines(c, lines, kept)
     local back = max(0, min(line[LINE.amount], taken[feature] - (kept[feature] or 0)))
     taken[feature] = taken[feature] - back
     stays[n] = line[LINE.amount] - back
-    local lost = settle_line(c, line, back)
+    local lost = settle_line(c, line, back, places)
     if lost > 0 then
       if not forfeited[feature] then table.insert(order, 1, feature) end
       forfeited[feature] = (forfeited[feature] or 0) + lost
+    end
+  end
+  for p in pairs(places) do
+    if p.touched then
+      p.touched = false
+      pool_changed(p)
     end
   end
   local list = {}

@@ -265,8 +265,9 @@ local function give_back_to(text, expires, amount)
       local before, with = held_by(runs, j, k), held_by(runs, j, k + 1)
       local of_it = is_here and max(0, min(taken, with) - before) or 0
       local back = min(amount - given, of_it)
-      if back == 0 then
-        add(j, 0, n, taken)
+      if back == 0 or taken <= with then -- nothing was taken of those behind it
+        given = given + back
+        add(j, 0, n, taken - back)
       else
         given = given + back
         add(j, 0, k, min(taken, before))
