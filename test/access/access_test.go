@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 
@@ -100,10 +101,15 @@ func (s *securedKafka) acls() []acl {
 	for _, topic := range []string{topics.Checks, topics.Commands} {
 		all = append(all, acl{resource: kafka.ResourceTypeTopic, name: topic, operation: kafka.ACLOperationTypeRead})
 	}
-	for _, topic := range []string{topics.CheckResults, topics.CommandResults, topics.UsageEvents, topics.DeadLetters, topics.Commands} {
+	for _, topic := range []string{topics.CheckResults, topics.CommandResults, topics.UsageEvents, topics.DeadLetters} {
 		all = append(all, acl{resource: kafka.ResourceTypeTopic, name: topic, operation: kafka.ACLOperationTypeWrite})
 	}
 	return all
+}
+
+// sweeping is what a worker needs to have locks expire that nobody asks for.
+func (s *securedKafka) sweeping() acl {
+	return acl{resource: kafka.ResourceTypeTopic, name: s.test.Topics.Commands, operation: kafka.ACLOperationTypeWrite}
 }
 
 // transactions is what --exactly-once needs beside the others.
@@ -187,6 +193,7 @@ func TestSASLOverTLSWithTheSmallestACLs(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", mechanism, code, worker.Output())
 		}
 	}
+	sweepsIfItMay(t, s, principal, flags("plain", password))
 	once := append(flags("plain", password), "--exactly-once")
 	worker, _ := s.test.Start(t, once...)
 	worker.AwaitOutput(t, "Transactional ID Authorization Failed")
@@ -209,6 +216,25 @@ func TestSASLOverTLSWithTheSmallestACLs(t *testing.T) {
 			}[a.resource])
 			worker.Kill()
 		})
+	}
+}
+
+// sweepsIfItMay has a lock expire: a worker that may not send lock.expire says so, and goes on once it may.
+func sweepsIfItMay(t *testing.T, s *securedKafka, principal string, flags []string) {
+	t.Helper()
+	worker, httpAddr := s.test.StartReady(t, flags...)
+	s.test.Command(t, "acme", `{"type":"customer.put","customer_id":"acme"}`)
+	held := s.test.Check(t, "acme", fmt.Sprintf(`{"customer_id":"acme","feature_id":"messages","lock":{"enabled":true,"expires_at":%d}}`, time.Now().Add(time.Second).UnixMilli()))
+	if held.Lock == nil {
+		t.Fatalf("got %+v", held)
+	}
+	worker.AwaitOutput(t, "locks that expire are released with the next request of their customers only")
+	s.allow(t, principal, s.sweeping())
+	servertest.Until(t, "the lock is swept", func() bool { return proctest.Metric(t, httpAddr, "tollgate_locks_swept_total") > 0 })
+	s.forbid(t, principal, s.sweeping())
+	s.test.Command(t, "acme", `{"type":"customer.delete","customer_id":"acme"}`)
+	if code := worker.Stop(t); code != 0 {
+		t.Errorf("exit code %d\n%s", code, worker.Output())
 	}
 }
 
