@@ -89,10 +89,11 @@ func (c *command) noteLock(outcome *store.CommandOutcome) {
 // noteLock notes that a lock was made, or was not. It is in the index already (store.Run).
 func (c *check) noteLock(outcome *store.CheckOutcome, id string) {
 	switch {
-	case !c.Lock.Enabled || outcome.Repeats || outcome.Code == balance.Conflict: // nothing is known of the lock of that id
+	case !c.Lock.Enabled || outcome.Repeats:
 	case outcome.LockExpiresMs > 0:
 		c.madeLock = id
-	default:
+	case !outcome.Code.IsError() || outcome.Code == balance.TooManyLocks:
+		// It was found that there is none of that id. Other errors come before that: another record's lock may be held.
 		c.lock = &balance.Lock{ID: id}
 	}
 }

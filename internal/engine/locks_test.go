@@ -25,6 +25,28 @@ func TestADeniedLockIsNotInTheIndex(t *testing.T) {
 	}
 }
 
+// A request that is refused tells nothing of the lock that has its id: the index must keep that.
+func TestARefusedRequestLeavesTheLockOfItsIDInTheIndex(t *testing.T) {
+	r := newRig(t, lockCatalogue)
+	r.command(`{"type":"balance.grant","customer_id":"acme","feature_id":"m","amount":10,"balance_id":"gift"}`)
+	if got := r.check(`{"customer_id":"acme","feature_id":"m","lock":{"enabled":true,"lock_id":"l"}}`); got.Lock == nil {
+		t.Fatalf("%+v", got)
+	}
+	for _, refused := range []string{
+		`{"customer_id":"acme","feature_id":"m","required_balance":-1,"lock":{"enabled":true,"lock_id":"l"}}`,
+		`{"customer_id":"acme","feature_id":"m","lock":{"enabled":true,"lock_id":"l","overage_behavior":"?"}}`,
+		`{"customer_id":"acme","feature_id":"m","entity_id":"nobody","lock":{"enabled":true,"lock_id":"l"}}`,
+		`{"customer_id":"acme","feature_id":"m","lock":{"enabled":true,"lock_id":"l"}}`,
+	} {
+		if got := r.check(refused); got.Error == nil {
+			t.Fatalf("%+v", got)
+		}
+		if n := r.client.ZCard(t.Context(), r.prefix+"locks").Val(); n != 1 {
+			t.Errorf("%d locks in the index, and one is held, behind %s", n, refused)
+		}
+	}
+}
+
 const lockCatalogue = `
 features:
   - id: m
