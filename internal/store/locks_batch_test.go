@@ -49,12 +49,6 @@ func TestStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 		{FeatureID: "seats", Number: 1, Included: 1000},
 	}}}
 	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, lockCredits}, plans)
-	cost := lockCredits.CreditSchema[0].Cost
-	factor := balance.Factor(0, cost, 1)
-	needs := func(units int64) []Need {
-		n, err := balance.Convert(units, 0, cost, 1)
-		return []Need{{FeatureID: "m", Units: units}, {FeatureID: "credits", Units: n, Overflows: err != nil, Factor: factor}}
-	}
 	fewStories(t)
 	rapid.Check(t, func(r *rapid.T) {
 		alone, together := newFixture(t), newFixture(t)
@@ -89,12 +83,12 @@ func TestStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 				case 0, 1, 2:
 					add(func(f *fixture, step Step) Call {
 						step.Entity = entity
-						return f.store.Check(&Check{Step: step, FeatureID: "m", Needs: needs(max(0, units)), Deduct: true, Lock: &LockRequest{ID: id, OverageBehavior: "allow", ExpiresMs: f.now.Add(minutes).UnixMilli()}}, f.items)
+						return f.store.Check(&Check{Step: step, FeatureID: "m", Needs: lockNeeds(max(0, units)), Deduct: true, Lock: &LockRequest{ID: id, OverageBehavior: "allow", ExpiresMs: f.now.Add(minutes).UnixMilli()}}, f.items)
 					})
 				case 3:
 					add(func(f *fixture, step Step) Call {
 						step.Entity = entity
-						return f.store.Check(&Check{Step: step, FeatureID: "m", Needs: needs(units), Deduct: true}, f.items)
+						return f.store.Check(&Check{Step: step, FeatureID: "m", Needs: lockNeeds(units), Deduct: true}, f.items)
 					})
 				case 4, 5, 6:
 					finalize := LockFinalize{ID: id, Action: rapid.SampledFrom([]string{"confirm", "release"}).Draw(r, "action"), EventID: "x"}
@@ -112,7 +106,7 @@ func TestStepsOfOneCallAreAnsweredAsAlone(t *testing.T) {
 				case 9:
 					add(func(f *fixture, step Step) Call {
 						step.Entity = entity
-						return f.store.Track(step, f.items, "cap", [][]Need{needs(units), needs(1)})
+						return f.store.Track(step, f.items, "cap", [][]Need{lockNeeds(units), lockNeeds(1)})
 					})
 				case 10:
 					plan := rapid.IntRange(0, 1).Draw(r, "plan")

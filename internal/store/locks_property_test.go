@@ -12,6 +12,13 @@ import (
 
 var lockCredits = balance.Feature{ID: "credits", Type: balance.CreditSystem, Precision: 1, CreditSchema: []balance.CreditCost{{FeatureID: "m", Cost: balance.Decimal{Digits: "7", Exponent: -2}}}}
 
+// lockNeeds is an amount of m, and in lockCredits.
+func lockNeeds(units int64) []Need {
+	cost := lockCredits.CreditSchema[0].Cost
+	n, err := balance.Convert(units, metered.Precision, cost, lockCredits.Precision)
+	return []Need{{FeatureID: "m", Units: units}, {FeatureID: "credits", Units: n, Overflows: err != nil, Factor: balance.Factor(metered.Precision, cost, lockCredits.Precision)}}
+}
+
 // Whatever happens: of each balance no more is held than is used, and once every lock is settled nothing is held.
 func TestNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 	plans := []balance.Plan{{ID: "p", Group: "base", Items: []balance.Item{
@@ -26,8 +33,6 @@ func TestNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 		{FeatureID: "seats", Number: 1, Included: 1000},
 	}}}
 	catalog := balance.NewCatalog("v", []balance.Feature{metered, seats, lockCredits}, plans)
-	cost := lockCredits.CreditSchema[0].Cost
-	factor := balance.Factor(0, cost, 1)
 	fewStories(t)
 	rapid.Check(t, func(r *rapid.T) {
 		f := newFixture(t)
@@ -49,12 +54,8 @@ func TestNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 			}
 			return outcome
 		}
-		needs := func(units int64) []Need {
-			n, err := balance.Convert(units, 0, cost, 1)
-			return []Need{{FeatureID: "m", Units: units}, {FeatureID: "credits", Units: n, Overflows: err != nil, Factor: factor}}
-		}
 		check := func(step Step, units int64, deduct bool, lock *LockRequest) *decided {
-			got := f.outcome(mustRun(f.store.Check(&Check{Step: step, FeatureID: "m", Needs: needs(units), Deduct: deduct, Lock: lock}, f.items)))
+			got := f.outcome(mustRun(f.store.Check(&Check{Step: step, FeatureID: "m", Needs: lockNeeds(units), Deduct: deduct, Lock: lock}, f.items)))
 			if got.Code == balance.InternalError {
 				r.Fatal(got.Error)
 			}
@@ -127,7 +128,7 @@ func TestNothingIsHeldOnceAllLocksAreSettled(t *testing.T) {
 			case 7:
 				check(step, rapid.Int64Range(-60, 40).Draw(r, "units"), true, nil)
 			case 8:
-				command(f.store.Track(step, f.items, rapid.SampledFrom([]string{"reject", "cap", "allow"}).Draw(r, "behaviour"), [][]Need{needs(rapid.Int64Range(-60, 60).Draw(r, "units"))}))
+				command(f.store.Track(step, f.items, rapid.SampledFrom([]string{"reject", "cap", "allow"}).Draw(r, "behaviour"), [][]Need{lockNeeds(rapid.Int64Range(-60, 60).Draw(r, "units"))}))
 			case 9:
 				command(f.store.BalanceUpdate(step, f.items, rapid.SampledFrom([]string{"m", "credits"}).Draw(r, "feature"), "", rapid.SampledFrom([]Field{FieldRemaining, FieldUsage, FieldAdd}).Draw(r, "field"), rapid.Int64Range(0, 60).Draw(r, "units")))
 			case 10:
